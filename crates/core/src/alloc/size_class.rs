@@ -1,0 +1,113 @@
+//! Size classes of segregated fit.
+//!
+//! A block of [`BLOCK_BYTES`] holds cells of one class from its first byte on. Up to 256 bytes there is a class for each
+//! multiple of 16; above, sizes are chosen such that (a) a request, rounded up to 16 bytes, wastes at most 12.5 % of its
+//! cell and (b) as little as possible is left at the end of a block: above 1 KiB a size is 32 KiB divided by a whole number.
+//!
+//! Finding the cell around an interior pointer takes no division: `offset * reciprocal >> 32`, which is exact for all
+//! offsets within a block (a test tries them all).
+
+/// Cells start at multiples of this, and their sizes are multiples of it.
+pub const GRANULE: usize = 16;
+
+/// Bytes in a block: the unit in which memory is given to one class and one kind.
+pub const BLOCK_BYTES: usize = 32 << 10;
+
+/// The largest cell in a block. Larger requests have whole pages of their own.
+pub const MAX_SMALL: usize = 4096;
+
+const SIZES: [u16; 47] = [
+    16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 352, 384, 416, 448, 480, 512, 576,
+    640, 704, 768, 832, 896, 960, 1024, 1168, 1296, 1424, 1552, 1712, 1920, 2048, 2176, 2336, 2512, 2720, 2976, 3264, 3632,
+    4096,
+];
+
+/// How many classes there are, counting class 0, which is none.
+pub const CLASS_COUNT: usize = SIZES.len() + 1;
+
+/// The shape of a block of one class. Class 0 is none: its block has no cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SizeClass {
+    /// Bytes of a cell.
+    pub bytes: u32,
+    /// Cells in a block.
+    pub cells: u32,
+    /// `ceil(2^32 / bytes)`.
+    pub reciprocal: u32,
+    /// `cells * bytes`: where the block's tail begins, which belongs to no cell.
+    pub used: u32,
+}
+
+/// The classes by number, from 1; class 0 has no cells.
+pub static CLASSES: [SizeClass; CLASS_COUNT] = classes();
+
+static BY_GRANULES: [u8; MAX_SMALL / GRANULE + 1] = by_granules();
+
+const fn classes() -> [SizeClass; CLASS_COUNT] {
+    let mut table = [SizeClass { bytes: 0, cells: 0, reciprocal: 0, used: 0 }; CLASS_COUNT];
+    let mut i = 0;
+    while i < SIZES.len() {
+        let bytes = SIZES[i] as u32;
+        let cells = BLOCK_BYTES as u32 / bytes;
+        let reciprocal = (1u64 << 32).div_ceil(bytes as u64) as u32;
+        table[i + 1] = SizeClass { bytes, cells, reciprocal, used: cells * bytes };
+        i += 1;
+    }
+    table
+}
+
+const fn by_granules() -> [u8; MAX_SMALL / GRANULE + 1] {
+    let mut table = [1; MAX_SMALL / GRANULE + 1];
+    let mut granules = 1;
+    let mut class = 0;
+    while granules < table.len() {
+        if granules * GRANULE > SIZES[class] as usize {
+            class += 1;
+        }
+        table[granules] = class as u8 + 1;
+        granules += 1;
+    }
+    table
+}
+
+/// The class for a request of `bytes`, which is at most [`MAX_SMALL`]. A request of 0 bytes gets the smallest cell.
+#[inline(always)]
+#[must_use]
+pub fn class_of(bytes: usize) -> usize {
+    debug_assert!(bytes <= MAX_SMALL);
+    BY_GRANULES[(bytes + GRANULE - 1) / GRANULE] as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_fits_and_wastes_at_most_an_eighth() {
+        for bytes in 1..=MAX_SMALL {
+            let class = &CLASSES[class_of(bytes)];
+            let cell = class.bytes as usize;
+            assert!(cell >= bytes);
+            let rounded = bytes.next_multiple_of(GRANULE);
+            assert!((cell - rounded) * 8 <= cell, "{bytes} in {cell}");
+        }
+        assert_eq!(CLASSES[class_of(0)].bytes, 16);
+    }
+
+    #[test]
+    fn the_tail_of_a_block_is_small() {
+        for class in &CLASSES[1..] {
+            assert!(BLOCK_BYTES as u32 - class.used <= BLOCK_BYTES as u32 / 50, "{class:?}");
+        }
+    }
+
+    #[test]
+    fn the_reciprocal_divides_every_offset_exactly() {
+        for class in &CLASSES[1..] {
+            for offset in 0..BLOCK_BYTES as u64 {
+                assert_eq!((offset * u64::from(class.reciprocal)) >> 32, offset / u64::from(class.bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The tracing loop: a depth-first stack of edges with a prefetch ring in front of it.
+//!
+//! An *edge* is the start of a cell that some word refers to, with the cell's leaf bit in bit 0. Edges go onto the stack
+//! unchecked. What is popped is prefetched (the bits, and the first line of the cell) and goes into the ring; what leaves
+//! the ring, [`RING`] pops later, is in the cache: it is tested, marked, and its contents are scanned at once, which pushes
+//! further edges. (Cher, Hosking, Vitek: "Software prefetching for mark-sweep garbage collection", ASPLOS 2004.)
+//!
+//! A mark is tested before it is set. With one worker it is set by a plain store; with several by an atomic or, whose
+//! result decides who scans.
+//!
+//! If the stack cannot grow, an edge's target is marked at once and not pushed; at the end of the drain all marked cells
+//! are scanned again until nothing was lost (the classical answer to mark stack overflow).
+
+use crate::space::MarkSweep;
+use crate::space::tables::{Tables, prefetch};
+use crate::vm::{Closure, Visitor, Vm};
+use core::sync::atomic::Ordering;
+use heapwright_address::{Address, ObjectReference, WildWord};
+use heapwright_memory::MappedVec;
+use heapwright_work::Worker;
+
+/// Entries of the prefetch ring.
+pub const RING: usize = 16;
+
+/// How many pops pass between two looks for hungry workers.
+const SHARE_EVERY: u32 = 64;
+/// How many edges are shared at once.
+const SHARE_MOST: usize = 128;
+
+const LEAF: usize = 1;
+
+/// One worker's mark stack.
+#[derive(Debug)]
+pub struct MarkStack {
+    edges: MappedVec<usize>,
+    /// Edges below this were given to others.
+    shared: usize,
+}
+
+impl MarkStack {
+    /// An empty stack.
+    #[must_use]
+    pub fn new(edges: MappedVec<usize>) -> Self {
+        Self { edges, shared: 0 }
+    }
+
+    #[inline(always)]
+    fn pop(&mut self) -> Option<usize> {
+        if self.edges.len() > self.shared {
+            self.edges.pop()
+        } else {
+            if self.shared != 0 {
+                self.edges.clear();
+                self.shared = 0;
+            }
+            None
+        }
+    }
+
+    /// The oldest edges that may be given away: at most half of what there is.
+    fn shareable(&self) -> &[usize] {
+        let own = &self.edges.as_slice()[self.shared..];
+        &own[..(own.len() / 2).min(SHARE_MOST)]
+    }
+
+    /// Gives back memory that only a deep graph needed.
+    pub fn shrink(&mut self) {
+        self.edges.clear();
+        self.shared = 0;
+        self.edges.shrink();
+    }
+}
+
+/// Marks for one worker. `SHARED`: others mark at the same time.
+#[derive(Debug)]
+pub struct Marker<'a, V: Vm, const SHARED: bool> {
+    vm: &'a V,
+    space: &'a MarkSweep,
+    tables: Tables,
+    base: usize,
+    extent: usize,
+    parity: usize,
+    all_interior: bool,
+    stack: &'a mut MarkStack,
+    ring: [usize; RING],
+    at: usize,
+    in_ring: usize,
+    pops: u32,
+    marked: usize,
+    lost: bool,
+}
+
+impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
+    /// A marker with an empty stack. World stopped.
+    #[must_use]
+    pub fn new(vm: &'a V, space: &'a MarkSweep, stack: &'a mut MarkStack) -> Self {
+        let tables = *space.tables();
+        Self {
+            vm,
+            space,
+            tables,
+            base: tables.base(),
+            extent: space.extent(),
+            parity: space.parity(),
+            all_interior: space.all_interior(),
+            stack,
+            ring: [0; RING],
+            at: 0,
+            in_ring: 0,
+            pops: 0,
+            marked: 0,
+            lost: false,
+        }
+    }
+
+    /// Cells marked by this marker.
+    #[must_use]
+    pub fn marked(&self) -> usize {
+        self.marked
+    }
+
+    /// An edge was lost because the stack could not grow; its target is marked.
+    #[must_use]
+    pub fn lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Begins with a lost edge: the next drain scans all marked cells again.
+    pub fn set_lost(&mut self) {
+        self.lost = true;
+    }
+
+    /// Takes an edge that another worker shared.
+    pub fn accept(&mut self, edge: usize) {
+        self.push(edge);
+    }
+
+    #[inline(always)]
+    fn push(&mut self, edge: usize) {
+        if self.stack.edges.push(edge).is_err() {
+            self.push_lost(edge);
+        }
+    }
+
+    #[cold]
+    fn push_lost(&mut self, edge: usize) {
+        self.lost |= self.mark((edge & !LEAF) - self.base);
+    }
+
+    /// Sets the mark of an allocated cell. True if it was not set.
+    #[inline(always)]
+    fn mark(&mut self, offset: usize) -> bool {
+        let bit = 1u64 << (offset / 16 % 64);
+        let marks = self.tables.word(offset, self.parity ^ 1);
+        let word = marks.load(Ordering::Relaxed);
+        if word & bit != 0 || self.tables.word(offset, self.parity).load(Ordering::Relaxed) & bit == 0 {
+            return false;
+        }
+        if SHARED {
+            if marks.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+                return false;
+            }
+        } else {
+            marks.store(word | bit, Ordering::Relaxed);
+        }
+        self.marked += 1;
+        true
+    }
+
+    #[inline(always)]
+    fn resolve(&mut self, word: usize, any: bool) {
+        let offset = word.wrapping_sub(self.base);
+        if offset >= self.extent {
+            return;
+        }
+        let Some((start, _, entry)) = self.tables.cell(offset) else { return };
+        if !any && offset != start && !self.space.is_displacement(offset - start) {
+            return;
+        }
+        self.push(self.base + start + usize::from(entry.is_leaf()));
+    }
+
+    /// # Safety
+    /// The range must be readable.
+    #[inline(always)]
+    unsafe fn range(&mut self, start: Address, end: Address, any: bool) {
+        let mut at = start.as_usize().next_multiple_of(8);
+        let end = end.as_usize() & !7;
+        while at < end {
+            // SAFETY: an aligned word in the caller's readable range. It may change at any time when it belongs to a thread
+            // that is outside of the heap, hence volatile.
+            let word = unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
+            self.resolve(word, any);
+            at += 8;
+        }
+    }
+
+    fn scan(&mut self, offset: usize) {
+        if let Some((start, bytes, entry)) = self.tables.cell(offset) {
+            let cell = self.space.describe(start, bytes, entry);
+            self.vm.scan(cell, self);
+        }
+    }
+
+    /// Marks all that is reachable from the stack and the ring. With a worker, shares edges with hungry ones; it does not
+    /// take any.
+    pub fn run(&mut self, mut worker: Option<&mut Worker<'_>>) {
+        loop {
+            let edge = match self.stack.pop() {
+                Some(edge) => {
+                    let start = edge & !LEAF;
+                    self.tables.prefetch(start - self.base);
+                    if edge & LEAF == 0 {
+                        prefetch(start);
+                    }
+                    self.in_ring += 1;
+                    edge
+                }
+                None if self.in_ring == 0 => return,
+                None => 0,
+            };
+            let out = core::mem::replace(&mut self.ring[self.at % RING], edge);
+            self.at = self.at.wrapping_add(1);
+            if out == 0 {
+                continue;
+            }
+            self.in_ring -= 1;
+            let offset = (out & !LEAF) - self.base;
+            if self.mark(offset) && out & LEAF == 0 {
+                self.scan(offset);
+            }
+            if SHARED {
+                self.pops += 1;
+                if self.pops % SHARE_EVERY == 0 {
+                    if let Some(worker) = worker.as_deref_mut() {
+                        self.feed(worker);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn feed(&mut self, worker: &mut Worker<'_>) {
+        if worker.hungry() {
+            let taken = worker.share(self.stack.shareable());
+            self.stack.shared += taken;
+        }
+    }
+
+    /// Scans every marked cell again, until no edge was lost. See the module.
+    pub fn recover(&mut self) {
+        while core::mem::take(&mut self.lost) {
+            let space = self.space;
+            let parity = self.parity ^ 1;
+            space.for_each(parity, |entry| !entry.is_leaf(), |cell| {
+                self.vm.scan(cell, self);
+                self.run(None);
+            });
+        }
+    }
+}
+
+impl<V: Vm, const SHARED: bool> Visitor for Marker<'_, V, SHARED> {
+    #[inline]
+    fn object(&mut self, object: ObjectReference) {
+        let offset = object.to_address().as_usize().wrapping_sub(self.base);
+        if offset >= self.extent {
+            return;
+        }
+        if let Some((start, _, entry)) = self.tables.cell(offset) {
+            if start == offset {
+                self.push(self.base + start + usize::from(entry.is_leaf()));
+            }
+        }
+    }
+
+    #[inline]
+    fn root_word(&mut self, word: WildWord) {
+        self.resolve(word.bits(), true);
+    }
+
+    unsafe fn root_range(&mut self, start: Address, end: Address) {
+        // SAFETY: the caller's promise.
+        unsafe { self.range(start, end, true) };
+    }
+
+    #[inline]
+    fn field_word(&mut self, word: WildWord) {
+        self.resolve(word.bits(), self.all_interior);
+    }
+
+    #[inline]
+    unsafe fn field_range(&mut self, start: Address, end: Address) {
+        if self.all_interior {
+            // SAFETY: the caller's promise.
+            unsafe { self.range(start, end, true) };
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { self.range(start, end, false) };
+        }
+    }
+
+    fn mark_unscanned(&mut self, start: Address) -> bool {
+        let offset = start.as_usize().wrapping_sub(self.base);
+        offset < self.extent && offset % 16 == 0 && self.mark(offset)
+    }
+
+    fn is_marked(&self, start: Address) -> bool {
+        let offset = start.as_usize().wrapping_sub(self.base);
+        offset < self.extent && self.tables.bit(offset, self.parity ^ 1)
+    }
+}
+
+impl<V: Vm, const SHARED: bool> Closure for Marker<'_, V, SHARED> {
+    fn drain(&mut self) {
+        self.run(None);
+        self.recover();
+    }
+
+    fn scan_contents(&mut self, start: Address) {
+        let offset = start.as_usize().wrapping_sub(self.base);
+        if offset < self.extent {
+            if let Some((start, bytes, entry)) = self.tables.cell(offset) {
+                if !entry.is_leaf() {
+                    let cell = self.space.describe(start, bytes, entry);
+                    self.vm.scan(cell, self);
+                }
+            }
+        }
+    }
+}

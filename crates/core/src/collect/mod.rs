@@ -1,0 +1,7 @@
+//! Collecting: the tracing loop ([`marker`]) and what a pause consists of ([`cycle`]).
+
+pub mod cycle;
+pub mod marker;
+
+pub use cycle::{Collector, Pause};
+pub use marker::Marker;

@@ -1,0 +1,133 @@
+//! What can go wrong, as values.
+//!
+//! What the environment refuses and what a caller gets wrong is returned; nothing in this crate panics or aborts.
+
+use core::fmt;
+use heapwright_memory::MapError;
+use heapwright_os::OsError;
+
+/// Why an allocation failed. The heap is unharmed and may be used further.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AllocError {
+    /// The heap has reached its limit and collecting did not make room for `requested` bytes.
+    OutOfMemory {
+        /// The size that was asked for, in bytes.
+        requested: usize,
+    },
+    /// The request can be served by no heap: larger than the heap's whole range, or its alignment is not a power of two.
+    Unsatisfiable {
+        /// The size that was asked for, in bytes.
+        requested: usize,
+    },
+    /// The operating system refused memory.
+    Os(OsError),
+}
+
+impl fmt::Display for AllocError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfMemory { requested } => {
+                write!(f, "out of memory: {requested} bytes do not fit under the heap's limit, also after a collection")
+            }
+            Self::Unsatisfiable { requested } => write!(f, "no heap can serve a request of {requested} bytes"),
+            Self::Os(e) => write!(f, "the system refused memory: {e}"),
+        }
+    }
+}
+
+impl core::error::Error for AllocError {}
+
+impl From<OsError> for AllocError {
+    fn from(e: OsError) -> Self {
+        Self::Os(e)
+    }
+}
+
+/// Why an explicit free was refused. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FreeError {
+    /// The address is not in a block of this heap.
+    Foreign,
+    /// The address is inside of a cell, not at its start.
+    Interior,
+    /// The cell is not allocated: freed before, or never handed out.
+    NotAllocated,
+}
+
+impl fmt::Display for FreeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Foreign => "the address is not in this heap",
+            Self::Interior => "the address is inside of an object, not at its start",
+            Self::NotAllocated => "nothing is allocated there: freed before, or never handed out",
+        })
+    }
+}
+
+impl core::error::Error for FreeError {}
+
+/// Why a heap could not be built or changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeapError {
+    /// The operating system refused memory or address space.
+    Os(OsError),
+    /// The mapper refused a range.
+    Map(MapError),
+    /// An option was wrong.
+    Option(OptionError),
+    /// There are [`crate::MAX_KINDS`] kinds already.
+    TooManyKinds,
+}
+
+impl fmt::Display for HeapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Os(e) => write!(f, "{e}"),
+            Self::Map(e) => write!(f, "{e}"),
+            Self::Option(e) => write!(f, "{e}"),
+            Self::TooManyKinds => write!(f, "a heap has at most {} kinds of cells", crate::vm::MAX_KINDS),
+        }
+    }
+}
+
+impl core::error::Error for HeapError {}
+
+impl From<OsError> for HeapError {
+    fn from(e: OsError) -> Self {
+        Self::Os(e)
+    }
+}
+
+impl From<MapError> for HeapError {
+    fn from(e: MapError) -> Self {
+        Self::Map(e)
+    }
+}
+
+impl From<OptionError> for HeapError {
+    fn from(e: OptionError) -> Self {
+        Self::Option(e)
+    }
+}
+
+/// An option that does not exist, or a value that it does not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptionError {
+    /// The option's name as given.
+    pub name: String,
+    /// The value as given.
+    pub value: String,
+    /// What is wrong, and what is allowed.
+    pub why: String,
+}
+
+impl fmt::Display for OptionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "option {}={}: {}", self.name, self.value, self.why)
+    }
+}
+
+impl core::error::Error for OptionError {}

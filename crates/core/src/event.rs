@@ -1,0 +1,106 @@
+//! What a heap tells its listeners: one typed stream, coarse enough that a virtual call does not matter.
+
+use core::fmt;
+
+/// Why a collection was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Cause {
+    /// As much was allocated since the last collection as the trigger allows.
+    #[default]
+    Budget,
+    /// The heap's limit was reached.
+    Limit,
+    /// The program asked.
+    Requested,
+    /// The option `stress` asked.
+    Stress,
+}
+
+impl Cause {
+    /// All causes, in the order of [`Cause::index`].
+    pub const ALL: [Self; 4] = [Self::Budget, Self::Limit, Self::Requested, Self::Stress];
+
+    /// A small number for tables of counts.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word used in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Budget => "budget",
+            Self::Limit => "limit",
+            Self::Requested => "requested",
+            Self::Stress => "stress",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One collection in numbers. Sizes in bytes, times in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CollectionStats {
+    /// Its number, from 1.
+    pub number: u64,
+    /// Why it ran.
+    pub cause: Cause,
+    /// When the collection began: monotonic clock.
+    pub start_ns: u64,
+    /// From the request to stop until the world ran again.
+    pub pause_ns: u64,
+    /// The part of the pause before all threads were stopped.
+    pub stop_ns: u64,
+    /// The part of the pause that scanned roots and completed the closure.
+    pub mark_ns: u64,
+    /// The part of the pause that processed weak references and finalizers.
+    pub weak_ns: u64,
+    /// The part of the pause that the verifier took (0 when it is off).
+    pub verify_ns: u64,
+    /// After the pause: counting live cells and listing free blocks, heap lock held.
+    pub sweep_ns: u64,
+    /// CPU time of the collecting thread from stop to the end of the sweep.
+    pub cpu_ns: u64,
+    /// Memory in use by cells before: live, dead and free ones in blocks that are in use.
+    pub before_bytes: usize,
+    /// Memory of cells that survived.
+    pub live_bytes: usize,
+    /// The part of `live_bytes` that is never scanned.
+    pub live_leaf_bytes: usize,
+    /// Blocks and large objects in use, and free memory kept for them, after the collection.
+    pub heap_bytes: usize,
+    /// Given back to the operating system by this collection.
+    pub returned_bytes: usize,
+    /// Cells that were marked.
+    pub marked_cells: usize,
+    /// Workers that could take part.
+    pub workers: usize,
+    /// Violations that the verifier found (0 when it is off).
+    pub violations: usize,
+}
+
+/// What happened. Delivered on the collecting thread, with the world running and the heap's lock held.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A collection ended.
+    Collected(&'a CollectionStats),
+    /// The verifier found something wrong; one event for each finding, delivered with the world stopped.
+    Violation(&'a crate::vm::Violation),
+}
+
+/// Receives a heap's events.
+///
+/// It is called with the heap's lock held, [`Event::Violation`] with the world stopped: it must not allocate on the
+/// heap, and must not wait for a mutator.
+pub trait Listener: Send + Sync {
+    /// Called for each event.
+    fn event(&self, event: Event<'_>);
+}

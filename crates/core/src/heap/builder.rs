@@ -1,0 +1,152 @@
+use super::{Heap, Locked, trigger::Trigger};
+use crate::alloc::size_class::CLASS_COUNT;
+use crate::alloc::{FAST_KINDS, Run};
+use crate::collect::cycle::MarkStacks;
+use crate::collect::marker::MarkStack;
+use crate::error::HeapError;
+use crate::event::Listener;
+use crate::options::Options;
+use crate::space::pages::{CHUNK, PAGE, Pages};
+use crate::space::tables::{PAIR, Tables};
+use crate::space::{MarkSweep, Stock};
+use crate::vm::{KindTraits, MAX_KINDS, Vm};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, AtomicUsize};
+use heapwright_memory::{DenseMapper, MappedVec, Scope, SideLayout, SideMemory, SideMetadataSpec};
+use heapwright_os::{Port, RawLock, Reservation, limits, real_port};
+use heapwright_work::{Config, Pool};
+use std::sync::Arc;
+
+/// The smallest range that a heap reserves.
+const SMALLEST_RANGE: usize = 64 << 20;
+/// The largest: more than any machine's memory that this decade's collectors serve.
+const LARGEST_RANGE: usize = 1 << 40;
+
+/// A heap's memory: what is given back last.
+#[derive(Debug)]
+pub(super) struct Memory {
+    _range: Reservation,
+    _side: SideMemory,
+}
+
+/// Builds a [`Heap`].
+#[derive(Default)]
+pub struct Builder {
+    options: Options,
+    kinds: Vec<KindTraits>,
+    port: Option<Arc<dyn Port>>,
+    listener: Option<Box<dyn Listener>>,
+}
+
+impl core::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Builder").field("options", &self.options).field("kinds", &self.kinds).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// The options; else the defaults.
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The first kinds, numbered from 0.
+    #[must_use]
+    pub fn kinds(mut self, kinds: &[KindTraits]) -> Self {
+        self.kinds = kinds.to_vec();
+        self
+    }
+
+    /// The operating system; else the real one.
+    #[must_use]
+    pub fn port(mut self, port: Arc<dyn Port>) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// Who hears of events.
+    #[must_use]
+    pub fn listener(mut self, listener: Box<dyn Listener>) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    /// Builds the heap. It reserves addresses and commits a few pages; threads start with the first collection that can
+    /// use them.
+    ///
+    /// # Errors
+    /// If the system refuses, or there are too many kinds. All that was reserved is given back.
+    pub fn build<V: Vm>(self, vm: V) -> Result<Heap<V>, HeapError> {
+        let Self { options, kinds, port, listener } = self;
+        let port = port.unwrap_or_else(real_port);
+        let range = reserve_range(&port, options.max)?;
+        let (base, bytes) = (range.start(), range.bytes());
+        port.name(base, bytes, c"heapwright heap");
+        let side = SideLayout::new()
+            .with(SideMetadataSpec::new("object and mark bits", 6, PAIR.trailing_zeros() - 1, Scope::Global))
+            .with(SideMetadataSpec::new("blocks", 5, 15, Scope::Global))
+            .with(SideMetadataSpec::new("block links", 5, 15, Scope::Local))
+            .with(SideMetadataSpec::new("large pages", 6, 12, Scope::Local))
+            .place(&port, base, bytes, c"heapwright side tables")?;
+        let specs = side.specs().to_vec();
+        let table = |index: usize| specs.get(index).map_or(base, SideMetadataSpec::table);
+        // SAFETY: the tables have the shapes that `Tables` describes (two words of 64 bits a pair, 32 bits a block, 64 bits
+        // a page), the mapper maps them zeroed along with each chunk, and `Memory` keeps them until the heap is dropped.
+        let tables = unsafe {
+            Tables::new(base.as_usize(), table(0).as_ptr(), table(1).as_ptr(), table(2).as_ptr(), table(3).as_ptr())
+        };
+        let space = MarkSweep::new(tables, options.stress != 0);
+        for traits in kinds {
+            space.define_kind(traits).ok_or(HeapError::TooManyKinds)?;
+        }
+        let mapper = DenseMapper::new(Arc::clone(&port), base, bytes)?;
+        let pages = Pages::new(Arc::clone(&port), mapper, specs, base, bytes)?;
+        let workers = options.workers.max(1);
+        let mut stacks = Vec::with_capacity(workers);
+        for _ in 0..workers {
+            let edges = MappedVec::new(Arc::clone(&port), bytes / 64, c"heapwright mark stack")?;
+            stacks.push(MarkStack::new(edges));
+        }
+        let central = (0..(MAX_KINDS - FAST_KINDS) * CLASS_COUNT).map(|_| Run::NEW).collect();
+        let pool = Pool::new(Config { workers, ..Config::default() });
+        Ok(Heap {
+            vm,
+            space,
+            lock: RawLock::new(),
+            locked: UnsafeCell::new(Locked {
+                stock: Stock::new(pages, options.max.next_multiple_of(PAGE)),
+                trigger: Trigger::new(&options),
+            }),
+            options,
+            central,
+            pool,
+            stacks: MarkStacks::new(stacks),
+            listener,
+            disabled: AtomicUsize::new(0),
+            stress: AtomicUsize::new(0),
+            collections: AtomicU64::new(0),
+            allocated_before: AtomicU64::new(0),
+            live: AtomicUsize::new(0),
+            _memory: Memory { _range: range, _side: side },
+        })
+    }
+}
+
+/// Reserves the heap's range: a small multiple of the limit, or of the machine's memory if there is none; less where the
+/// process may not have so many addresses.
+fn reserve_range(port: &Arc<dyn Port>, max: usize) -> Result<Reservation, HeapError> {
+    let wanted = if max == 0 { limits::physical_bytes().saturating_mul(2) } else { max.saturating_mul(2) };
+    let mut bytes = wanted.clamp(SMALLEST_RANGE, LARGEST_RANGE).next_multiple_of(CHUNK);
+    if let Some(limit) = limits::address_space_limit() {
+        bytes = bytes.min((limit / 2).max(SMALLEST_RANGE) / CHUNK * CHUNK);
+    }
+    loop {
+        match Reservation::new(Arc::clone(port), bytes, CHUNK) {
+            Ok(range) => return Ok(range),
+            Err(e) if bytes <= SMALLEST_RANGE => return Err(e.into()),
+            Err(_) => bytes = (bytes / 2).next_multiple_of(CHUNK),
+        }
+    }
+}

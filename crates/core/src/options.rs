@@ -1,0 +1,268 @@
+//! The options of a heap: one table with name, default, unit and meaning.
+//!
+//! Each can be set in code ([`Options::set`]) and by an environment variable `HEAPWRIGHT_<NAME>` ([`Options::from_env`]).
+
+use crate::error::OptionError;
+use core::fmt;
+
+/// The plans that exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum PlanName {
+    /// Never collects.
+    NoGc,
+    /// Segregated fit, non-moving, mark bits in a side table.
+    #[default]
+    MarkSweep,
+}
+
+impl PlanName {
+    /// All plans.
+    pub const ALL: [Self; 2] = [Self::NoGc, Self::MarkSweep];
+
+    /// Its name in options and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoGc => "nogc",
+            Self::MarkSweep => "marksweep",
+        }
+    }
+
+    /// One sentence for lists.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::NoGc => "allocates and never collects",
+            Self::MarkSweep => "segregated fit, non-moving, parallel marking, free cells taken from the mark bits",
+        }
+    }
+}
+
+impl fmt::Display for PlanName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A heap's options. `Default` gives the defaults of [`TABLE`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Which plan.
+    pub plan: PlanName,
+    /// Bytes that may be allocated before the first collection; 0: the plan decides.
+    pub heap: usize,
+    /// The heap's limit in bytes; 0: none but the machine's.
+    pub max: usize,
+    /// Threads that mark, the collecting one included.
+    pub workers: usize,
+    /// The verifier checks the heap after each collection.
+    pub verify: bool,
+    /// Collect at every nth allocation; 0: never.
+    pub stress: usize,
+    /// Part of the live size that may be allocated between two collections, in percent.
+    pub growth: usize,
+    /// Memory that may always be allocated between two collections, in bytes.
+    pub nursery: usize,
+}
+
+/// One row of the table of options.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The name in [`Options::set`]; `HEAPWRIGHT_` and the name in capitals in the environment.
+    pub name: &'static str,
+    /// The default as it would be written.
+    pub default: &'static str,
+    /// What values look like.
+    pub unit: &'static str,
+    /// One sentence.
+    pub meaning: &'static str,
+    set: fn(&mut Options, &str) -> Result<(), String>,
+}
+
+/// The one table of options.
+pub const TABLE: &[Row] = &[
+    Row {
+        name: "plan",
+        default: "marksweep",
+        unit: "nogc | marksweep",
+        meaning: "how memory is given out and how the living are found",
+        set: |o, v| {
+            o.plan = PlanName::ALL.into_iter().find(|p| p.name() == v).ok_or("plans are: nogc, marksweep")?;
+            Ok(())
+        },
+    },
+    Row {
+        name: "heap",
+        default: "0",
+        unit: "bytes, or with k, m, g",
+        meaning: "what may be allocated before the first collection; 0: the plan decides",
+        set: |o, v| size(v).map(|n| o.heap = n),
+    },
+    Row {
+        name: "max",
+        default: "0",
+        unit: "bytes, or with k, m, g",
+        meaning: "the heap's limit; 0: none but the machine's",
+        set: |o, v| size(v).map(|n| o.max = n),
+    },
+    Row {
+        name: "workers",
+        default: "1",
+        unit: "threads, 1 to 64",
+        meaning: "how many threads mark, the collecting one included",
+        set: |o, v| number(v, 1, 64).map(|n| o.workers = n),
+    },
+    Row {
+        name: "verify",
+        default: "0",
+        unit: "0 | 1",
+        meaning: "check the whole heap after each collection (slow)",
+        set: |o, v| number(v, 0, 1).map(|n| o.verify = n == 1),
+    },
+    Row {
+        name: "stress",
+        default: "0",
+        unit: "allocations",
+        meaning: "collect at every nth allocation; 0: never (very slow)",
+        set: |o, v| number(v, 0, usize::MAX).map(|n| o.stress = n),
+    },
+    Row {
+        name: "growth",
+        default: "75",
+        unit: "percent, 5 to 1000",
+        meaning: "how much may be allocated between two collections, as a part of what was live",
+        set: |o, v| number(v, 5, 1000).map(|n| o.growth = n),
+    },
+    Row {
+        name: "nursery",
+        default: "2m",
+        unit: "bytes, or with k, m, g",
+        meaning: "what may always be allocated between two collections",
+        set: |o, v| size(v).map(|n| o.nursery = n),
+    },
+];
+
+/// The prefix of environment variables.
+pub const ENV_PREFIX: &str = "HEAPWRIGHT_";
+
+/// Variables with the prefix that belong to front ends, not to a heap.
+pub const FRONT_END_NAMES: &[&str] = &["log", "stats_dir", "lib", "test_stock"];
+
+fn number(v: &str, low: usize, high: usize) -> Result<usize, String> {
+    match v.parse::<usize>() {
+        Ok(n) if (low..=high).contains(&n) => Ok(n),
+        _ if high == usize::MAX => Err(format!("a whole number, {low} or more, is wanted")),
+        _ => Err(format!("a whole number from {low} to {high} is wanted")),
+    }
+}
+
+/// Reads a size: digits, then nothing or one of `k`, `m`, `g`, `t` (powers of 1024, either case).
+///
+/// # Errors
+/// A sentence that says what a size looks like.
+pub fn size(v: &str) -> Result<usize, String> {
+    let wrong = || String::from("a size is wanted, like 65536, 64k, 16m or 2g");
+    let v = v.trim();
+    let (digits, shift) = match v.as_bytes().last().map(u8::to_ascii_lowercase) {
+        Some(b'k') => (&v[..v.len() - 1], 10),
+        Some(b'm') => (&v[..v.len() - 1], 20),
+        Some(b'g') => (&v[..v.len() - 1], 30),
+        Some(b't') => (&v[..v.len() - 1], 40),
+        _ => (v, 0),
+    };
+    let n: usize = digits.parse().map_err(|_| wrong())?;
+    n.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            plan: PlanName::MarkSweep,
+            heap: 0,
+            max: 0,
+            workers: 1,
+            verify: false,
+            stress: 0,
+            growth: 75,
+            nursery: 2 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// Sets one option by its name in [`TABLE`].
+    ///
+    /// # Errors
+    /// If there is no such option or it does not take the value; the error says what is allowed.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), OptionError> {
+        let error = |why: String| OptionError { name: name.to_owned(), value: value.to_owned(), why };
+        let Some(row) = TABLE.iter().find(|r| r.name == name) else {
+            let names: Vec<&str> = TABLE.iter().map(|r| r.name).collect();
+            return Err(error(format!("there is no such option; there are: {}", names.join(", "))));
+        };
+        (row.set)(self, value).map_err(error)
+    }
+
+    /// The defaults, changed by the environment's `HEAPWRIGHT_*`.
+    ///
+    /// # Errors
+    /// The first variable that is no option or has a wrong value. [`Options::from_vars_lenient`] goes on instead.
+    pub fn from_env() -> Result<Self, OptionError> {
+        let (options, error) = Self::from_vars_lenient(std::env::vars());
+        error.map_or(Ok(options), Err)
+    }
+
+    /// As [`Options::from_env`], from the variables given; wrong ones are passed over and the first error is returned
+    /// beside the options.
+    pub fn from_vars_lenient(vars: impl IntoIterator<Item = (String, String)>) -> (Self, Option<OptionError>) {
+        let mut options = Self::default();
+        let mut first = None;
+        for (key, value) in vars {
+            let Some(name) = key.strip_prefix(ENV_PREFIX) else { continue };
+            let name = name.to_ascii_lowercase();
+            if FRONT_END_NAMES.contains(&name.as_str()) {
+                continue;
+            }
+            if let Err(mut e) = options.set(&name, &value) {
+                e.name = key;
+                first.get_or_insert(e);
+            }
+        }
+        (options, first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_table_describes_the_defaults() {
+        let mut o = Options { plan: PlanName::NoGc, heap: 1, max: 1, workers: 9, verify: true, stress: 3, growth: 9, nursery: 9 };
+        for row in TABLE {
+            o.set(row.name, row.default).unwrap();
+        }
+        assert_eq!(o, Options::default());
+    }
+
+    #[test]
+    fn wrong_names_and_values_say_what_is_allowed() {
+        let mut o = Options::default();
+        assert!(o.set("plam", "x").unwrap_err().to_string().contains("workers"));
+        assert!(o.set("plan", "x").unwrap_err().to_string().contains("marksweep"));
+        assert!(o.set("workers", "0").unwrap_err().to_string().contains("1 to 64"));
+        assert!(o.set("max", "12q").unwrap_err().to_string().contains("64k"));
+        assert!(o.set("max", "99999999999999999999g").is_err());
+        assert_eq!(o, Options::default());
+    }
+
+    #[test]
+    fn the_environment_is_read_and_its_first_error_kept() {
+        let vars = [("HEAPWRIGHT_MAX", "2g"), ("PATH", "x"), ("HEAPWRIGHT_LOG", "gc"), ("HEAPWRIGHT_NO", "1"), ("HEAPWRIGHT_STRESS", "-")];
+        let (o, e) = Options::from_vars_lenient(vars.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        assert_eq!(o.max, 2 << 30);
+        assert_eq!(e.unwrap().name, "HEAPWRIGHT_NO");
+    }
+}

@@ -1,0 +1,35 @@
+//! Plans: each is one file and says how a collection goes, from start to end, in a straight line.
+#![forbid(unsafe_code)]
+
+mod mark_sweep;
+mod nogc;
+
+use crate::collect::Collector;
+use crate::options::PlanName;
+use crate::vm::Vm;
+
+/// How memory is given out and how the living are found.
+pub trait Plan {
+    /// May a collection run at all?
+    const COLLECTS: bool;
+
+    /// One collection, heap lock held. Called only where [`Plan::COLLECTS`].
+    fn collect<V: Vm>(collector: &mut Collector<'_, V>);
+}
+
+/// Does the plan collect?
+#[must_use]
+pub fn collects(name: PlanName) -> bool {
+    match name {
+        PlanName::NoGc => nogc::NoGc::COLLECTS,
+        PlanName::MarkSweep => mark_sweep::MarkSweep::COLLECTS,
+    }
+}
+
+/// Runs one collection of the plan.
+pub fn collect<V: Vm>(name: PlanName, collector: &mut Collector<'_, V>) {
+    match name {
+        PlanName::NoGc => nogc::NoGc::collect(collector),
+        PlanName::MarkSweep => mark_sweep::MarkSweep::collect(collector),
+    }
+}

@@ -1,0 +1,302 @@
+//! The side tables of a heap: what is known of each block, each page and each granule of its range.
+//!
+//! | table | unit | entry |
+//! |---|---|---|
+//! | `blocks` | 32 KiB | [`Entry`]: class, kind, state of the block |
+//! | `next` | 32 KiB | link of the list that the block is in |
+//! | `pages` | 4 KiB | of a large object: [`LargePage`] |
+//! | `bits` | 1 KiB | two words: a bit for each granule in each |
+//!
+//! The two words of `bits` stand next to each other, so that one cache line tells both of a cell: whether it is allocated
+//! (the object map) and whether it is marked. Which word is which is the *parity*; a collection swaps the two. Only the
+//! first granule of a cell has bits. Outside of a collection the words of the other parity are all zero.
+//!
+//! Addresses are given as offsets from the base of the range. Offsets below [`Pages::extent`](super::Pages::extent) are
+//! mapped; the functions here check against nothing else.
+
+use crate::alloc::{BLOCK_BYTES, CLASSES};
+use crate::space::pages::PAGE;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Bytes of the heap that a pair of words of `bits` describes.
+pub const PAIR: usize = 1024;
+
+/// State of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry(pub u32);
+
+impl Entry {
+    /// The class of a block whose pages belong to large objects.
+    pub const LARGE: usize = 0xff;
+    /// Of no use: free.
+    pub const NONE: Self = Self(0);
+    const OWNED: u32 = 1 << 16;
+    const EXHAUSTED: u32 = 1 << 17;
+    const CLEAN: u32 = 1 << 18;
+    const LEAF: u32 = 1 << 19;
+
+    /// A block for cells of a class and kind that is owned by whoever takes cells from it.
+    #[must_use]
+    pub const fn owned(class: usize, kind: u8, leaf: bool, clean: bool) -> Self {
+        let flags = Self::OWNED | if leaf { Self::LEAF } else { 0 } | if clean { Self::CLEAN } else { 0 };
+        Self(class as u32 | (kind as u32) << 8 | flags)
+    }
+
+    /// A block of large objects.
+    #[must_use]
+    pub const fn large() -> Self {
+        Self(Self::LARGE as u32)
+    }
+
+    /// The size class; 0: the block is free; [`Entry::LARGE`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn class(self) -> usize {
+        (self.0 & 0xff) as usize
+    }
+
+    /// The kind of its cells.
+    #[inline(always)]
+    #[must_use]
+    pub const fn kind(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// Its cells are never scanned.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_leaf(self) -> bool {
+        self.0 & Self::LEAF != 0
+    }
+
+    /// A run's owner takes cells from it.
+    #[must_use]
+    pub const fn is_owned(self) -> bool {
+        self.0 & Self::OWNED != 0
+    }
+
+    /// All of its cells were in use when its owner left it.
+    #[must_use]
+    pub const fn is_exhausted(self) -> bool {
+        self.0 & Self::EXHAUSTED != 0
+    }
+
+    /// Cells that were not handed out since it was taken are zero.
+    #[must_use]
+    pub const fn is_clean(self) -> bool {
+        self.0 & Self::CLEAN != 0
+    }
+
+    /// The same, owned and no longer clean.
+    #[must_use]
+    pub const fn taken(self) -> Self {
+        Self((self.0 | Self::OWNED) & !(Self::EXHAUSTED | Self::CLEAN))
+    }
+
+    /// The same, left by its owner with no free cell.
+    #[must_use]
+    pub const fn exhausted(self) -> Self {
+        Self((self.0 | Self::EXHAUSTED) & !(Self::OWNED | Self::CLEAN))
+    }
+
+    /// The same, in a list of blocks with free cells.
+    #[must_use]
+    pub const fn listed(self) -> Self {
+        Self(self.0 & !(Self::OWNED | Self::EXHAUSTED | Self::CLEAN))
+    }
+}
+
+/// What the table `pages` says of a page in a block of large objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LargePage {
+    /// The page is in no large object.
+    Free,
+    /// It is the object's first page.
+    First {
+        /// How many pages the object has.
+        pages: usize,
+        /// The object's kind.
+        kind: u8,
+        /// The object is never scanned.
+        leaf: bool,
+        /// Only pointers into the first page keep the object.
+        first_page_only: bool,
+    },
+    /// The object begins so many pages before.
+    Back(usize),
+}
+
+const FIRST: u64 = 1 << 63;
+
+impl LargePage {
+    #[inline]
+    fn decode(word: u64) -> Self {
+        if word & FIRST != 0 {
+            Self::First {
+                pages: (word & 0xffff_ffff) as usize,
+                kind: (word >> 32) as u8,
+                leaf: word >> 40 & 1 != 0,
+                first_page_only: word >> 41 & 1 != 0,
+            }
+        } else if word != 0 {
+            Self::Back(word as usize)
+        } else {
+            Self::Free
+        }
+    }
+
+    fn encode(self) -> u64 {
+        match self {
+            Self::Free => 0,
+            Self::First { pages, kind, leaf, first_page_only } => {
+                FIRST | pages as u64 | u64::from(kind) << 32 | u64::from(leaf) << 40 | u64::from(first_page_only) << 41
+            }
+            Self::Back(pages) => pages as u64,
+        }
+    }
+}
+
+/// The tables of one heap. A handle: the memory belongs to the heap's layout, which outlives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables {
+    base: usize,
+    bits: *const AtomicU64,
+    blocks: *const AtomicU32,
+    next: *const AtomicU32,
+    pages: *const AtomicU64,
+}
+
+// SAFETY: the tables are atomics in memory that the heap owns; the handle itself never changes.
+unsafe impl Send for Tables {}
+// SAFETY: as above.
+unsafe impl Sync for Tables {}
+
+impl Tables {
+    /// Tables for a range that starts at `base`.
+    ///
+    /// # Safety
+    /// Each pointer is the entry of `base` in a table of the shape that the module's documentation gives; the entries of
+    /// all offsets below the extent are readable, writable and zero at first for as long as the handle is used.
+    pub unsafe fn new(
+        base: usize,
+        bits: *const AtomicU64,
+        blocks: *const AtomicU32,
+        next: *const AtomicU32,
+        pages: *const AtomicU64,
+    ) -> Self {
+        Self { base, bits, blocks, next, pages }
+    }
+
+    /// The first address of the range.
+    #[inline(always)]
+    #[must_use]
+    pub fn base(&self) -> usize {
+        self.base
+    }
+
+    /// The state of the block around an offset below the extent.
+    #[inline(always)]
+    #[must_use]
+    pub fn entry(&self, offset: usize) -> Entry {
+        // SAFETY: offsets below the extent have an entry (`new`); callers check the extent.
+        Entry(unsafe { &*self.blocks.add(offset / BLOCK_BYTES) }.load(Ordering::Relaxed))
+    }
+
+    /// Sets it. Under the heap's lock, or by the block's owner.
+    pub fn set_entry(&self, offset: usize, entry: Entry) {
+        // SAFETY: as in `entry`.
+        unsafe { &*self.blocks.add(offset / BLOCK_BYTES) }.store(entry.0, Ordering::Relaxed);
+    }
+
+    /// The link of the block around an offset: a block's number plus 1, or 0. Under the heap's lock.
+    #[must_use]
+    pub fn next(&self, offset: usize) -> u32 {
+        // SAFETY: as in `entry`.
+        unsafe { &*self.next.add(offset / BLOCK_BYTES) }.load(Ordering::Relaxed)
+    }
+
+    /// Sets it. Under the heap's lock.
+    pub fn set_next(&self, offset: usize, next: u32) {
+        // SAFETY: as in `entry`.
+        unsafe { &*self.next.add(offset / BLOCK_BYTES) }.store(next, Ordering::Relaxed);
+    }
+
+    /// What is known of the page around an offset, which is in a block of large objects.
+    #[inline]
+    #[must_use]
+    pub fn large_page(&self, offset: usize) -> LargePage {
+        // SAFETY: as in `entry`.
+        LargePage::decode(unsafe { &*self.pages.add(offset / PAGE) }.load(Ordering::Relaxed))
+    }
+
+    /// Sets it. Under the heap's lock.
+    pub fn set_large_page(&self, offset: usize, page: LargePage) {
+        // SAFETY: as in `entry`.
+        unsafe { &*self.pages.add(offset / PAGE) }.store(page.encode(), Ordering::Relaxed);
+    }
+
+    /// The word of `bits` for an offset and a parity, 0 or 1. Bit `offset / 16 % 64` of it is the granule's.
+    #[inline(always)]
+    #[must_use]
+    pub fn word(&self, offset: usize, parity: usize) -> &AtomicU64 {
+        // SAFETY: as in `entry`; a pair has two words.
+        unsafe { &*self.bits.add(offset / PAIR * 2 + parity) }
+    }
+
+    /// The bit of a granule.
+    #[inline(always)]
+    #[must_use]
+    pub fn bit(&self, offset: usize, parity: usize) -> bool {
+        self.word(offset, parity).load(Ordering::Relaxed) >> (offset / 16 % 64) & 1 != 0
+    }
+
+    /// Starts to bring the words of an offset into the cache.
+    #[inline(always)]
+    pub fn prefetch(&self, offset: usize) {
+        prefetch(self.word(offset, 0) as *const AtomicU64 as usize);
+    }
+
+    /// The cell around an offset below the extent, allocated or free: its offset, its size, and its block's state.
+    /// For large objects the state holds the object's kind and leaf bit.
+    #[inline(always)]
+    #[must_use]
+    pub fn cell(&self, offset: usize) -> Option<(usize, usize, Entry)> {
+        let entry = self.entry(offset);
+        let Some(class) = CLASSES.get(entry.class()) else { return self.large_cell(offset) };
+        let inner = offset % BLOCK_BYTES;
+        let index = (inner as u64 * u64::from(class.reciprocal)) >> 32;
+        // Class 0 has no cells, so a free block ends here too.
+        if index >= u64::from(class.cells) {
+            return None;
+        }
+        Some((offset - inner + index as usize * class.bytes as usize, class.bytes as usize, entry))
+    }
+
+    #[inline(never)]
+    fn large_cell(&self, offset: usize) -> Option<(usize, usize, Entry)> {
+        let page = offset / PAGE * PAGE;
+        let start = match self.large_page(page) {
+            LargePage::Free => return None,
+            LargePage::First { .. } => page,
+            LargePage::Back(pages) => page - pages * PAGE,
+        };
+        let LargePage::First { pages, kind, leaf, first_page_only } = self.large_page(start) else { return None };
+        if first_page_only && start != page {
+            return None;
+        }
+        let entry = Entry(Entry::LARGE as u32 | u32::from(kind) << 8 | if leaf { Entry::LEAF } else { 0 });
+        Some((start, pages * PAGE, entry))
+    }
+}
+
+/// Asks the processor to load the line around an address; any address is allowed.
+#[inline(always)]
+pub fn prefetch(address: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(core::ptr::without_provenance(address));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}

@@ -1,0 +1,67 @@
+use crate::state::{ChunkState, Chunks};
+use crate::{MapError, MappedVec};
+use heapwright_address::{Address, Chunk};
+use heapwright_os::{OsError, Port};
+use std::sync::Arc;
+
+/// A mapper over one reservation: a byte for each chunk, in a flat array. What a heap uses for its own range.
+///
+/// Addresses outside of the range are not mapped, and cannot be.
+#[derive(Debug)]
+pub struct DenseMapper {
+    port: Arc<dyn Port>,
+    first: usize,
+    states: MappedVec<StateByte>,
+}
+
+/// A [`ChunkState`] that a [`MappedVec`] can hold: it is only ever used as a `ChunkState`.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+struct StateByte(u8);
+
+impl DenseMapper {
+    /// A mapper for `[start, start + bytes)`, which the caller has reserved and keeps reserved.
+    ///
+    /// # Errors
+    /// If the start is not the start of a chunk, or the system has no memory for the states: a byte for each chunk.
+    pub fn new(port: Arc<dyn Port>, start: Address, bytes: usize) -> Result<Self, MapError> {
+        if !start.is_aligned_to(Chunk::BYTES) {
+            return Err(MapError::Unaligned { start });
+        }
+        if bytes != 0 && start.checked_add(bytes - 1).is_none() {
+            return Err(MapError::Overflow { start, bytes });
+        }
+        let chunks = bytes >> Chunk::LOG_BYTES;
+        let mut states = MappedVec::new(Arc::clone(&port), chunks, c"heapwright chunk states")?;
+        for _ in 0..chunks {
+            states.push(StateByte(0))?;
+        }
+        Ok(Self { port, first: start.as_usize() >> Chunk::LOG_BYTES, states })
+    }
+}
+
+impl Chunks for DenseMapper {
+    #[inline(always)]
+    fn find(&self, chunk: usize) -> Option<&ChunkState> {
+        let byte = self.states.as_slice().get(chunk.wrapping_sub(self.first))?;
+        // SAFETY: a ChunkState is an atomic byte; these bytes are reached through here only.
+        Some(unsafe { &*core::ptr::from_ref(byte).cast::<ChunkState>() })
+    }
+
+    fn find_or_create(&self, chunk: usize) -> Result<&ChunkState, MapError> {
+        self.find(chunk).ok_or(MapError::OutOfRange { chunk: Address::new(chunk << Chunk::LOG_BYTES) })
+    }
+
+    fn supply(&self, start: Address, bytes: usize) -> Result<(), OsError> {
+        // What a refused commit opened was never written, and stays zero.
+        self.port.commit(start, bytes)
+    }
+
+    fn withdraw(&self, start: Address, bytes: usize) -> Result<(), OsError> {
+        self.port.uncommit(start, bytes)
+    }
+
+    fn port(&self) -> &dyn Port {
+        &*self.port
+    }
+}

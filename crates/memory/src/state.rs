@@ -1,0 +1,334 @@
+//! The life of a chunk, and the one implementation of its transitions, for every mapper.
+//!
+//! | state | accessible | counts as mapped | leaves it by |
+//! |---|---|---|---|
+//! | `Unmapped` | no | no | claim by `ensure_mapped` -> `Changing`; `mark_as_mapped` -> `Mapped` |
+//! | `Mapped` | yes | yes | claim by `protect`, `unmap` -> `Changing`; by `decommit` -> `Dropping` |
+//! | `Protected` | no, contents kept | no | claim by `ensure_mapped`, `unmap` -> `Changing` |
+//! | `Changing` | unknown | no | only by whoever claimed it: the new state, or on failure the old one |
+//! | `Dropping` | yes | yes | only by whoever claimed it, back to `Mapped` |
+//!
+//! A claim is a compare-and-swap, so at most one thread works on a chunk, and it looked at the state in the same step
+//! (H1 of the field: two threads that both saw "unmapped" and both mapped, the second zeroing live data). The new state is
+//! stored, with release ordering, after the system call has succeeded and the chunk's metadata is mapped; whoever loads
+//! `Mapped`, with acquire ordering, may use both. A thread never waits while it holds a claim, so there is no deadlock.
+//! Where the state is right already, nothing but loads happens.
+
+use crate::primitive::{AtomicU8, Ordering, pause};
+use crate::{MapError, SideMetadataSpec};
+use heapwright_address::{Address, Chunk};
+use heapwright_os::{OsError, Port};
+
+const UNMAPPED: u8 = 0;
+const MAPPED: u8 = 1;
+const PROTECTED: u8 = 2;
+const CHANGING: u8 = 3;
+const DROPPING: u8 = 4;
+
+/// The state of one chunk. All zero is "unmapped".
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct ChunkState(AtomicU8);
+
+impl Default for ChunkState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ChunkState {
+    /// Unmapped.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(AtomicU8::new(UNMAPPED))
+    }
+
+    #[inline(always)]
+    fn load(&self) -> u8 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_mapped(&self) -> bool {
+        matches!(self.load(), MAPPED | DROPPING)
+    }
+
+    fn claim(&self, from: u8, busy: u8) -> bool {
+        self.0.compare_exchange(from, busy, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    fn publish(&self, state: u8) {
+        self.0.store(state, Ordering::Release);
+    }
+}
+
+/// How a mapper finds the states of chunks. `chunk` is an address divided by [`Chunk::BYTES`].
+pub(crate) trait Chunks: Send + Sync {
+    /// The state, if the mapper has one. Never locks, never allocates.
+    fn find(&self, chunk: usize) -> Option<&ChunkState>;
+
+    /// The state, made if need be.
+    fn find_or_create(&self, chunk: usize) -> Result<&ChunkState, MapError>;
+
+    /// Makes a run of unmapped chunks readable, writable and zero.
+    fn supply(&self, start: Address, bytes: usize) -> Result<(), OsError>;
+
+    /// Undoes `supply`.
+    fn withdraw(&self, start: Address, bytes: usize) -> Result<(), OsError>;
+
+    /// The operating system.
+    fn port(&self) -> &dyn Port;
+}
+
+/// Answers, for any address at all, whether its 4 MiB chunk is mapped, protected or not ours, and makes it so.
+///
+/// Ranges of bytes or pages round outward to chunks (but for `decommit`), may cross whatever the mapper is made of, and may
+/// end at the top of the address space. An empty range is nothing. A start that is no multiple of the system's page, and a
+/// range that overflows, are errors. All functions may be called by any thread at any time, also on overlapping ranges.
+pub trait Mmapper: Send + Sync {
+    /// Maps ranges given as pairs of start and end, without metadata.
+    ///
+    /// # Errors
+    /// As [`Mmapper::ensure_mapped`]; an odd number of addresses is an overflow of the last range.
+    fn eagerly_mmap_all_spaces(&self, space_map: &[Address]) -> Result<(), MapError>;
+
+    /// Records that the caller mapped a range itself. No system call. What is protected stays so.
+    ///
+    /// # Errors
+    /// If the range is wrong.
+    fn mark_as_mapped(&self, start: Address, bytes: usize) -> Result<(), MapError>;
+
+    /// Makes the range readable and writable, along with the part of the tables that describes it. What was mapped is not
+    /// touched; what was protected comes back with its contents; what this call newly maps is zero. One system call for
+    /// each run of equal chunks (and for each of its tables).
+    ///
+    /// # Errors
+    /// If the range is wrong or the system refuses. Each chunk is then as it was, or fully mapped with its metadata.
+    fn ensure_mapped(
+        &self,
+        start: Address,
+        pages: usize,
+        global: &[SideMetadataSpec],
+        local: &[SideMetadataSpec],
+    ) -> Result<(), MapError>;
+
+    /// Is the address in a mapped chunk? Any bit pattern; protected counts as not mapped. Never locks, never allocates.
+    fn is_mapped_address(&self, address: Address) -> bool;
+
+    /// Forbids access to the range and keeps its contents. What is protected stays so.
+    ///
+    /// # Errors
+    /// If a chunk is not mapped (then nothing was changed), the range is wrong, or the system refuses (then each chunk is
+    /// mapped or protected).
+    fn protect(&self, start: Address, pages: usize) -> Result<(), MapError>;
+
+    /// Gives the memory of the range back and forbids access. What is not mapped stays so.
+    ///
+    /// # Errors
+    /// If the range is wrong, or the system refuses.
+    fn unmap(&self, start: Address, pages: usize) -> Result<(), MapError>;
+
+    /// Gives the memory of exactly these pages back; they stay mapped and read zero.
+    ///
+    /// # Errors
+    /// If a chunk is not mapped, the range is wrong, or the system refuses.
+    fn decommit(&self, start: Address, pages: usize) -> Result<(), MapError>;
+}
+
+/// First and last chunk of a range; `None` if it is empty.
+fn chunks_of(port: &dyn Port, start: Address, bytes: usize) -> Result<Option<(usize, usize)>, MapError> {
+    if !start.is_aligned_to(port.page_size()) {
+        return Err(MapError::Unaligned { start });
+    }
+    if bytes == 0 {
+        return Ok(None);
+    }
+    let last = start.checked_add(bytes - 1).ok_or(MapError::Overflow { start, bytes })?;
+    Ok(Some((start.as_usize() >> Chunk::LOG_BYTES, last.as_usize() >> Chunk::LOG_BYTES)))
+}
+
+fn bytes_of(port: &dyn Port, start: Address, pages: usize) -> Result<usize, MapError> {
+    pages.checked_mul(port.page_size()).ok_or(MapError::Overflow { start, bytes: usize::MAX })
+}
+
+fn address_of(chunk: usize) -> Address {
+    Address::new(chunk << Chunk::LOG_BYTES)
+}
+
+/// Claims `first` and the chunks behind it, up to `last`, that are in state `from`. Gives how many; 0 if another was faster.
+fn claim_run<C: Chunks + ?Sized>(chunks: &C, first: usize, last: usize, from: u8, busy: u8) -> usize {
+    let mut count = 0;
+    while first + count <= last {
+        match chunks.find_or_create(first + count) {
+            Ok(state) if state.claim(from, busy) => count += 1,
+            _ => break,
+        }
+    }
+    count
+}
+
+fn publish_run<C: Chunks + ?Sized>(chunks: &C, first: usize, count: usize, state: u8) {
+    for chunk in first..first + count {
+        if let Some(s) = chunks.find(chunk) {
+            s.publish(state);
+        }
+    }
+}
+
+/// Brings each chunk of a range to a state: `step` says what to do for the state it is in.
+enum Step {
+    /// It is right.
+    Pass,
+    /// Claim chunks in this state as that one, and then work on them.
+    Claim(u8),
+    /// Somebody works on it.
+    Wait,
+    /// The operation does not allow this state.
+    Refuse,
+}
+
+fn walk<C: Chunks + ?Sized>(
+    chunks: &C,
+    (first, last): (usize, usize),
+    create: bool,
+    step: impl Fn(u8) -> Step,
+    mut work: impl FnMut(usize, usize, u8) -> Result<(), MapError>,
+) -> Result<(), MapError> {
+    let mut chunk = first;
+    let mut round = 0;
+    while chunk <= last {
+        let found = if create { Some(chunks.find_or_create(chunk)?) } else { chunks.find(chunk) };
+        let state = found.map_or(UNMAPPED, ChunkState::load);
+        match step(state) {
+            Step::Pass => chunk += 1,
+            Step::Refuse => return Err(MapError::NotMapped { chunk: address_of(chunk) }),
+            Step::Wait => {
+                pause(round);
+                round += 1;
+            }
+            Step::Claim(busy) => {
+                let count = claim_run(chunks, chunk, last, state, busy);
+                if count != 0 {
+                    work(chunk, count, state)?;
+                    chunk += count;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+impl<C: Chunks> Mmapper for C {
+    fn eagerly_mmap_all_spaces(&self, space_map: &[Address]) -> Result<(), MapError> {
+        let page = self.port().page_size();
+        for pair in space_map.chunks(2) {
+            let (start, end) = (pair[0], pair.get(1).copied().unwrap_or(Address::ZERO));
+            let bytes = end.checked_sub(start.as_usize()).ok_or(MapError::Overflow { start, bytes: usize::MAX })?;
+            self.ensure_mapped(start, bytes.as_usize().div_ceil(page), &[], &[])?;
+        }
+        Ok(())
+    }
+
+    fn mark_as_mapped(&self, start: Address, bytes: usize) -> Result<(), MapError> {
+        let Some(range) = chunks_of(self.port(), start, bytes)? else { return Ok(()) };
+        let step = |state| match state {
+            UNMAPPED => Step::Claim(CHANGING),
+            CHANGING => Step::Wait,
+            _ => Step::Pass,
+        };
+        walk(self, range, true, step, |first, count, _| {
+            publish_run(self, first, count, MAPPED);
+            Ok(())
+        })
+    }
+
+    fn ensure_mapped(
+        &self,
+        start: Address,
+        pages: usize,
+        global: &[SideMetadataSpec],
+        local: &[SideMetadataSpec],
+    ) -> Result<(), MapError> {
+        let bytes = bytes_of(self.port(), start, pages)?;
+        let Some(range) = chunks_of(self.port(), start, bytes)? else { return Ok(()) };
+        let step = |state| match state {
+            UNMAPPED | PROTECTED => Step::Claim(CHANGING),
+            CHANGING => Step::Wait,
+            _ => Step::Pass,
+        };
+        walk(self, range, true, step, |first, count, from| {
+            let (at, bytes) = (address_of(first), count << Chunk::LOG_BYTES);
+            let result = if from == PROTECTED {
+                // A refused commit may have opened a part of the run: close it again.
+                self.port().commit(at, bytes).inspect_err(|_| drop(self.port().protect(at, bytes)))
+            } else {
+                let tables = global.iter().chain(local).try_for_each(|spec| spec.map(self.port(), at, bytes));
+                tables.and_then(|()| self.supply(at, bytes))
+            };
+            publish_run(self, first, count, if result.is_ok() { MAPPED } else { from });
+            result.map_err(MapError::Os)
+        })
+    }
+
+    #[inline]
+    fn is_mapped_address(&self, address: Address) -> bool {
+        self.find(address.as_usize() >> Chunk::LOG_BYTES).is_some_and(ChunkState::is_mapped)
+    }
+
+    fn protect(&self, start: Address, pages: usize) -> Result<(), MapError> {
+        let bytes = bytes_of(self.port(), start, pages)?;
+        let Some(range) = chunks_of(self.port(), start, bytes)? else { return Ok(()) };
+        let step = |state| match state {
+            UNMAPPED => Step::Refuse,
+            PROTECTED => Step::Pass,
+            MAPPED => Step::Claim(CHANGING),
+            _ => Step::Wait,
+        };
+        // A look ahead, so that a range with a hole is refused whole.
+        for chunk in range.0..=range.1 {
+            if self.find(chunk).is_none_or(|s| s.load() == UNMAPPED) {
+                return Err(MapError::NotMapped { chunk: address_of(chunk) });
+            }
+        }
+        walk(self, range, false, step, |first, count, from| {
+            let (at, bytes) = (address_of(first), count << Chunk::LOG_BYTES);
+            // A refused call may have closed a part of the run: open it again.
+            let result = self.port().protect(at, bytes).inspect_err(|_| drop(self.port().commit(at, bytes)));
+            publish_run(self, first, count, if result.is_ok() { PROTECTED } else { from });
+            result.map_err(MapError::Os)
+        })
+    }
+
+    fn unmap(&self, start: Address, pages: usize) -> Result<(), MapError> {
+        let bytes = bytes_of(self.port(), start, pages)?;
+        let Some(range) = chunks_of(self.port(), start, bytes)? else { return Ok(()) };
+        let step = |state| match state {
+            UNMAPPED => Step::Pass,
+            MAPPED | PROTECTED => Step::Claim(CHANGING),
+            _ => Step::Wait,
+        };
+        walk(self, range, false, step, |first, count, from| {
+            let result = self.withdraw(address_of(first), count << Chunk::LOG_BYTES);
+            publish_run(self, first, count, if result.is_ok() { UNMAPPED } else { from });
+            result.map_err(MapError::Os)
+        })
+    }
+
+    fn decommit(&self, start: Address, pages: usize) -> Result<(), MapError> {
+        let bytes = bytes_of(self.port(), start, pages)?;
+        let Some(range) = chunks_of(self.port(), start, bytes)? else { return Ok(()) };
+        let step = |state| match state {
+            MAPPED => Step::Claim(DROPPING),
+            DROPPING | CHANGING => Step::Wait,
+            _ => Step::Refuse,
+        };
+        let end = start.as_usize().wrapping_add(bytes - 1);
+        walk(self, range, false, step, |first, count, from| {
+            let low = address_of(first).as_usize().max(start.as_usize());
+            let high = address_of(first).as_usize().wrapping_add((count << Chunk::LOG_BYTES) - 1).min(end);
+            let result = self.port().decommit(Address::new(low), high - low + 1);
+            publish_run(self, first, count, from);
+            result.map_err(MapError::Os)
+        })
+    }
+}
