@@ -76,7 +76,7 @@ impl<T: Copy> MappedVec<T> {
         let page = self.memory.port().page_size();
         let size = size_of::<T>().max(1);
         let have = (self.committed * size).next_multiple_of(page).min(self.memory.bytes());
-        let want = (have * 2).clamp(16 * page, self.memory.bytes().max(page)).min(self.memory.bytes());
+        let want = (have * 2).max(16 * page).min(self.memory.bytes());
         if want <= have && self.committed >= self.max {
             return Err(OsError {
                 op: heapwright_os::Op::Commit,

@@ -1,5 +1,4 @@
-//! A forked child has no helpers, and gets new ones. No test harness: the process that forks has
-//! one thread of its own and the helpers.
+//! A forked child has no helpers, and gets new ones.
 #![cfg(all(unix, not(loom)))]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 

@@ -46,7 +46,7 @@ impl Phase for Busy {
         }
         while let Some(item) = worker.next() {
             self.0.fetch_add(1, Ordering::Relaxed);
-            for _ in 0..2_000 {
+            for _ in 0..500 {
                 std::hint::spin_loop();
             }
             if item > 0 {

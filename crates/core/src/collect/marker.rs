@@ -20,7 +20,7 @@ use heapwright_memory::MappedVec;
 use heapwright_work::Worker;
 
 /// Entries of the prefetch ring.
-pub const RING: usize = 16;
+pub const RING: usize = 32;
 
 /// How many pops pass between two looks for hungry workers.
 const SHARE_EVERY: u32 = 64;

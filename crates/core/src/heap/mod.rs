@@ -112,7 +112,15 @@ impl<V: Vm> Heap<V> {
     /// # Errors
     /// If there are [`MAX_KINDS`] already.
     pub fn define_kind(&self, traits: KindTraits) -> Result<Kind, HeapError> {
-        self.lock.with(|| self.space.define_kind(traits)).ok_or(HeapError::TooManyKinds)
+        self.lock.with(|| self.define_kind_locked(traits))
+    }
+
+    /// As [`Heap::define_kind`], with the lock held by the caller.
+    ///
+    /// # Errors
+    /// As [`Heap::define_kind`].
+    pub fn define_kind_locked(&self, traits: KindTraits) -> Result<Kind, HeapError> {
+        self.space.define_kind(traits).ok_or(HeapError::TooManyKinds)
     }
 
     // ---- allocation ----------------------------------------------------------------------------------------------

@@ -1,0 +1,214 @@
+//! The command line.
+
+use crate::refusal::Refusal;
+use clap::{Args, Parser, Subcommand};
+use heapwright::Options;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  heapwright run -- guile program.scm            run Guile on our heap
+  heapwright run --summary -- ./program 18       and say at the end what the heap did
+  heapwright run --log -- crystal build app.cr   one line for each collection
+  heapwright run --max 512m -- guile big.scm     no more than 512 MiB of heap
+  heapwright run --verify --stress 1000 -- ./program
+                                                 a collection at every 1000th allocation, each checked
+  heapwright options                             every option of a heap, with its default";
+
+const RUN_EXAMPLES: &str = "\
+Every option can also be given in the environment: HEAPWRIGHT_PLAN, HEAPWRIGHT_MAX and so on (`heapwright options`
+lists them); the command line wins. The program gets our libgc.so.1 by LD_LIBRARY_PATH, so that what it starts uses it
+too. HEAPWRIGHT_LIB names another library file than the one beside this command.
+
+Exit status: the program's; if it ended by a signal, this command ends by the same one. 2: a wrong option; 125: our
+library was not found; 126: the program cannot be run on it (the message says why); 127: there is no such program.
+
+Examples:
+  heapwright run -- guile program.scm
+  heapwright run --summary --workers 2 -- ./program 18
+  heapwright run --log=gc.log --plan marksweep -- crystal build app.cr
+  heapwright run --option growth=50 --verify -- ./program";
+
+/// Runs programs that use the Boehm collector (libgc) on a Heapwright heap, unmodified.
+#[derive(Parser, Debug)]
+#[command(name = "heapwright", version, after_help = EXAMPLES, max_term_width = 110)]
+pub(crate) struct Command {
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Action {
+    /// Run a program with our libgc.so.1 under it
+    Run(Run),
+    /// List the options of a heap: name, default, unit, meaning
+    Options(List),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// Print the table as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct Run {
+    /// How memory is given out and how the living are found
+    #[arg(long, value_name = "PLAN")]
+    plan: Option<String>,
+    /// What may be allocated before the first collection, like 64m
+    #[arg(long, value_name = "SIZE")]
+    heap: Option<String>,
+    /// The heap's limit, like 2g; when it is reached, allocation fails as libgc's does
+    #[arg(long, value_name = "SIZE")]
+    max: Option<String>,
+    /// How many threads mark
+    #[arg(long, value_name = "N")]
+    workers: Option<String>,
+    /// Check the whole heap after each collection (slow)
+    #[arg(long)]
+    verify: bool,
+    /// Collect at every Nth allocation (very slow)
+    #[arg(long, value_name = "N")]
+    stress: Option<String>,
+    /// Set any other option of `heapwright options`
+    #[arg(short, long = "option", value_name = "NAME=VALUE")]
+    options: Vec<String>,
+    /// One line for each collection, on stderr or appended to FILE, and a summary at the end
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "stderr")]
+    log: Option<PathBuf>,
+    /// At the end, say on stderr: collections, pauses, peak heap, peak resident memory, time
+    #[arg(long)]
+    pub(crate) summary: bool,
+    /// The summary as one line of JSON, on stderr
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Run the program even if it does not seem to use libgc (it may load it later)
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The program and its arguments
+    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Where the lines of `--log` go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Log {
+    Stderr,
+    File(PathBuf),
+}
+
+impl Run {
+    /// The options of the heap that were given on the command line, checked one by one.
+    pub(crate) fn heap_options(&self) -> Result<Vec<(String, String)>, Refusal> {
+        let mut given: Vec<(&str, &str)> = Vec::new();
+        let named = [
+            ("plan", &self.plan),
+            ("heap", &self.heap),
+            ("max", &self.max),
+            ("workers", &self.workers),
+            ("stress", &self.stress),
+        ];
+        given.extend(
+            named
+                .iter()
+                .filter_map(|(name, value)| value.as_deref().map(|v| (*name, v))),
+        );
+        if self.verify {
+            given.push(("verify", "1"));
+        }
+        for pair in &self.options {
+            let Some((name, value)) = pair.split_once('=') else {
+                return Err(Refusal::usage(format!(
+                    "--option {pair}: NAME=VALUE is wanted, like growth=50"
+                )));
+            };
+            given.push((name, value));
+        }
+        let mut checked = Options::default();
+        for (name, value) in &given {
+            checked
+                .set(name, value)
+                .map_err(|e| Refusal::usage(e.to_string()))?;
+        }
+        Ok(given
+            .into_iter()
+            .map(|(n, v)| (n.to_owned(), v.to_owned()))
+            .collect())
+    }
+
+    /// Whether and where collections are logged. A file's name is made absolute: the program may change its directory.
+    pub(crate) fn log(&self) -> Result<Option<Log>, Refusal> {
+        match &self.log {
+            None => Ok(None),
+            Some(file) if file.as_os_str() == "stderr" => Ok(Some(Log::Stderr)),
+            Some(file) => match std::path::absolute(file) {
+                Ok(file) => Ok(Some(Log::File(file))),
+                Err(e) => Err(Refusal::usage(format!("--log={}: {e}", file.display()))),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use clap::CommandFactory;
+
+    fn run(line: &str) -> Run {
+        let words = ["heapwright", "run"]
+            .into_iter()
+            .chain(line.split_whitespace());
+        match Command::try_parse_from(words).unwrap().action {
+            Action::Run(run) => run,
+            Action::Options(_) => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Command::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_program_is_the_programs() {
+        let r = run("--verify guile --verify -- x");
+        assert!(r.verify);
+        assert_eq!(r.command, ["guile", "--verify", "--", "x"]);
+        assert_eq!(run("-- guile -s").command, ["guile", "-s"]);
+    }
+
+    #[test]
+    fn log_takes_a_file_only_with_an_equals_sign() {
+        assert_eq!(run("--log guile").log().unwrap(), Some(Log::Stderr));
+        assert_eq!(
+            run("--log=/x/y guile").log().unwrap(),
+            Some(Log::File("/x/y".into()))
+        );
+        assert_eq!(run("guile").log().unwrap(), None);
+    }
+
+    #[test]
+    fn options_are_checked_before_anything_runs() {
+        let given = run("--plan nogc --max 1g -o growth=50 guile")
+            .heap_options()
+            .unwrap();
+        let wanted = [("plan", "nogc"), ("max", "1g"), ("growth", "50")];
+        assert_eq!(given, wanted.map(|(n, v)| (n.to_owned(), v.to_owned())));
+        for (line, word) in [
+            ("--plan best guile", "marksweep"),
+            ("--max much guile", "64k"),
+            ("--workers 0 guile", "1 to 64"),
+            ("-o x=1 guile", "workers"),
+            ("-o growth guile", "NAME=VALUE"),
+        ] {
+            let e = run(line).heap_options().unwrap_err();
+            assert_eq!(e.status(), 2);
+            assert!(e.to_string().contains(word), "{e}");
+        }
+    }
+}

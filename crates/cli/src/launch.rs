@@ -1,0 +1,150 @@
+//! Starts the program with our library under it: becomes it where nothing is to be said afterwards, else waits for it.
+
+use crate::args::{Log, Run};
+use crate::library::{self, Library};
+use crate::loader::LIBGC;
+use crate::program::{self, Program};
+use crate::refusal::Refusal;
+use crate::signals::Forwarding;
+use crate::summary::{Outcome, StatsDirectory};
+use heapwright::Options;
+use heapwright::options::ENV_PREFIX;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, raise};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitCode, ExitStatus};
+use std::time::Instant;
+
+/// Carries out `heapwright run`.
+pub(crate) fn run(run: &Run) -> Result<ExitCode, Refusal> {
+    let log = run.log()?;
+    let settings = run.heap_options()?;
+    check_environment()?;
+    let Some((name, arguments)) = run.command.split_first() else {
+        return Err(Refusal::usage("no program is named"));
+    };
+    let library = library::find()?;
+    let program = program::find(name, library.target, run.force)?;
+
+    let mut command = Command::new(&program.path);
+    command.arg0(name).args(arguments);
+    put_under(&mut command, &library, &program);
+    for (name, value) in settings {
+        command.env(format!("{ENV_PREFIX}{}", name.to_ascii_uppercase()), value);
+    }
+    match &log {
+        Some(Log::Stderr) => command.env(format!("{ENV_PREFIX}LOG"), "stderr"),
+        Some(Log::File(file)) => command.env(format!("{ENV_PREFIX}LOG"), file),
+        None => &mut command,
+    };
+    if log.is_some() || run.summary || run.json {
+        supervise(command, run, name)
+    } else {
+        Err(failed(name, &command.exec()))
+    }
+}
+
+/// What is in the environment already must be right too: the library below could not say so.
+fn check_environment() -> Result<(), Refusal> {
+    let ours = env::vars_os().filter(|(k, _)| k.to_string_lossy().starts_with(ENV_PREFIX));
+    let text = |s: OsString| s.to_string_lossy().into_owned();
+    match Options::from_vars_lenient(ours.map(|(k, v)| (text(k), text(v)))) {
+        (_, Some(error)) => Err(Refusal::usage(format!("in the environment: {error}"))),
+        (_, None) => Ok(()),
+    }
+}
+
+/// Puts our directory in front of the loader's list, and our library before all others where the list comes too late.
+fn put_under(command: &mut Command, library: &Library, program: &Program) {
+    command.env(
+        "LD_LIBRARY_PATH",
+        in_front(
+            library.directory.as_os_str(),
+            env::var_os("LD_LIBRARY_PATH"),
+        ),
+    );
+    if program.preload {
+        let file = library.directory.join(LIBGC);
+        command.env(
+            "LD_PRELOAD",
+            in_front(file.as_os_str(), env::var_os("LD_PRELOAD")),
+        );
+    }
+}
+
+fn in_front(first: &OsStr, rest: Option<OsString>) -> OsString {
+    let mut list = first.to_owned();
+    if let Some(rest) = rest.filter(|r| !r.is_empty()) {
+        list.push(":");
+        list.push(rest);
+    }
+    list
+}
+
+fn failed(name: &OsStr, error: &io::Error) -> Refusal {
+    let text = format!("{}: {error}", name.to_string_lossy());
+    if error.kind() == io::ErrorKind::NotFound {
+        Refusal::missing(text)
+    } else {
+        Refusal::unfit(text)
+    }
+}
+
+/// Starts the program, passes signals on, waits, and says what happened.
+fn supervise(mut command: Command, run: &Run, name: &OsStr) -> Result<ExitCode, Refusal> {
+    let stats = StatsDirectory::new()
+        .map_err(|e| Refusal::ours(format!("no directory for statistics can be made: {e}")))?;
+    command.env(format!("{ENV_PREFIX}STATS_DIR"), stats.path());
+    let ours = |e: io::Error| Refusal::ours(format!("cannot pass signals on: {e}"));
+    let forwarding = Forwarding::prepare().map_err(ours)?;
+    let started = Instant::now();
+    let mut child = command.spawn().map_err(|e| failed(name, &e))?;
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
+    let receiver = match forwarding.to(pid) {
+        Ok(receiver) => receiver,
+        Err(e) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(ours(e));
+        }
+    };
+    // First wait without reaping: as long as it is not reaped, its number is nobody else's.
+    while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+        == Err(nix::Error::EINTR)
+    {}
+    receiver.stop();
+    let status = child
+        .wait()
+        .map_err(|e| Refusal::ours(format!("cannot wait for {}: {e}", name.to_string_lossy())))?;
+    let outcome = Outcome::collect(&stats, name, child.id(), status, started.elapsed());
+    drop(stats);
+    outcome.report(run.json, run.log()?.as_ref(), run.summary);
+    Ok(end_like(status))
+}
+
+/// Ends as the program ended: with its status, or by the same signal.
+fn end_like(status: ExitStatus) -> ExitCode {
+    if let Some(number) = status.signal() {
+        if let Ok(signal) = Signal::try_from(number) {
+            // The program has dumped its core, if any; ours is of no interest.
+            let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+            if signal == Signal::SIGKILL {
+                let _ = raise(signal);
+            } else {
+                let _ = signal_hook::low_level::emulate_default_handler(number);
+            }
+        }
+        return ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX));
+    }
+    ExitCode::from(
+        status
+            .code()
+            .and_then(|c| u8::try_from(c).ok())
+            .unwrap_or(u8::MAX),
+    )
+}

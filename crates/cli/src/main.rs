@@ -1,0 +1,38 @@
+//! The `heapwright` command: runs a program that uses libgc on a Heapwright heap.
+//!
+//! `heapwright run` examines the program (`program`, which reads ELF files with `elf` and looks for libraries as the
+//! loader does with `loader`), finds our library (`library`), and either becomes the program or starts it and waits
+//! (`launch`, `signals`); `summary` says at the end what the heap did.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod elf;
+mod launch;
+mod library;
+mod loader;
+mod program;
+mod refusal;
+mod signals;
+mod summary;
+mod table;
+
+use clap::Parser;
+use refusal::Refusal;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let done = match args::Command::parse().action {
+        args::Action::Run(run) => launch::run(&run),
+        args::Action::Options(list) => table::print(&list),
+    };
+    done.unwrap_or_else(|refusal| complain(&refusal))
+}
+
+/// Says on stderr why nothing was run, and gives the status a shell would give.
+fn complain(refusal: &Refusal) -> ExitCode {
+    // Where stderr is closed, the exit status has to do.
+    let _ = writeln!(std::io::stderr(), "heapwright: {refusal}");
+    ExitCode::from(refusal.status())
+}

@@ -1,0 +1,292 @@
+//! What is told about collections, when somebody asks: a line for each, and statistics at the end.
+//!
+//! - `HEAPWRIGHT_LOG`: `stderr` (or `gc`) writes one line for each collection to the standard error stream; any other
+//!   value is the path of a file that lines are appended to.
+//! - `HEAPWRIGHT_STATS_DIR`: at exit, `<directory>/<process id>.json` is written. A file that cannot be written is given
+//!   up silently.
+//!
+//! Without these nothing is printed or kept but a few sums. The sums are changed with the heap's lock held.
+
+use crate::state;
+use core::cell::UnsafeCell;
+use core::ffi::c_int;
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicI32, Ordering};
+use heapwright::{Cause, CollectionStats};
+use heapwright_memory::MappedVec;
+use heapwright_os::{clock, limits, real_port};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// The most pauses that are kept for the percentiles.
+const MAX_PAUSES: usize = 1 << 24;
+
+/// Where lines go; negative: nowhere.
+static LOG: AtomicI32 = AtomicI32::new(-1);
+
+#[derive(Default)]
+struct Tally {
+    /// When the heap was made, for the times in the log.
+    born_ns: u64,
+    collections: u64,
+    causes: [u64; Cause::ALL.len()],
+    pause_total_ns: u64,
+    pause_max_ns: u64,
+    pause_min_ns: u64,
+    cpu_ns: u64,
+    peak_heap_bytes: usize,
+    violations: u64,
+    /// Every pause, if statistics are wanted.
+    pauses: Option<MappedVec<u64>>,
+    directory: Option<PathBuf>,
+    option_error: Option<String>,
+}
+
+struct Guarded(UnsafeCell<Option<Tally>>);
+
+// SAFETY: reached only through `tally`, whose callers hold the heap's lock.
+unsafe impl Sync for Guarded {}
+
+static TALLY: Guarded = Guarded(UnsafeCell::new(None));
+
+/// The sums. The heap's lock is held and no other reference to them is in use: no function here calls another meanwhile.
+#[allow(clippy::mut_from_ref, reason = "the heap's lock makes it exclusive, as the one caller at a time promises")]
+fn tally() -> Option<&'static mut Tally> {
+    // SAFETY: as above.
+    unsafe { (*TALLY.0.get()).as_mut() }
+}
+
+/// Reads the environment. Called once, when the heap is made, before anybody else can use it.
+pub(crate) fn init(option_error: Option<String>) {
+    if let Some(target) = std::env::var_os("HEAPWRIGHT_LOG").filter(|v| !v.is_empty()) {
+        let fd = if target == "stderr" || target == "gc" { libc::STDERR_FILENO } else { open_log(target.into_vec()) };
+        LOG.store(fd, Ordering::Relaxed);
+    }
+    let directory = std::env::var_os("HEAPWRIGHT_STATS_DIR").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let pauses = directory.as_ref().and_then(|_| MappedVec::new(real_port(), MAX_PAUSES, c"heapwright pauses").ok());
+    if directory.is_some() {
+        // If it cannot be registered there is no file: the same as one that cannot be written.
+        // SAFETY: a function that lives as long as the library.
+        let _ = unsafe { libc::atexit(at_exit) };
+    }
+    let tally = Tally { born_ns: clock::monotonic_ns(), pauses, directory, option_error, ..Tally::default() };
+    // SAFETY: before the heap is published: nobody else has a reference.
+    unsafe { *TALLY.0.get() = Some(tally) };
+}
+
+fn open_log(path: Vec<u8>) -> c_int {
+    let Ok(path) = CString::new(path) else { return -1 };
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
+    // SAFETY: a terminated path.
+    unsafe { libc::open(path.as_ptr(), flags, 0o644) }
+}
+
+/// One collection ended. Heap lock held, world running.
+pub(crate) fn collected(stats: &CollectionStats) {
+    let Some(tally) = tally() else { return };
+    tally.collections += 1;
+    if let Some(count) = tally.causes.get_mut(stats.cause.index()) {
+        *count += 1;
+    }
+    tally.pause_total_ns += stats.pause_ns;
+    tally.pause_max_ns = tally.pause_max_ns.max(stats.pause_ns);
+    tally.pause_min_ns = if tally.collections == 1 { stats.pause_ns } else { tally.pause_min_ns.min(stats.pause_ns) };
+    tally.cpu_ns += stats.cpu_ns;
+    tally.violations += stats.violations as u64;
+    tally.peak_heap_bytes = tally.peak_heap_bytes.max(stats.heap_bytes + stats.returned_bytes);
+    if let Some(pauses) = &mut tally.pauses {
+        let _ = pauses.push(stats.pause_ns);
+    }
+    let fd = LOG.load(Ordering::Relaxed);
+    if fd >= 0 {
+        let mut line = Line { bytes: [0; 256], len: 0 };
+        let at = stats.start_ns.saturating_sub(tally.born_ns);
+        // A line that is too long is cut.
+        let _ = write!(
+            line,
+            "heapwright: collection {} at {}.{:03} s, {}: pause {}.{:03} ms (stop {} us, mark {} us, weak {} us), \
+             heap {} KiB -> live {} KiB of {} KiB",
+            stats.number,
+            at / 1_000_000_000,
+            at / 1_000_000 % 1000,
+            stats.cause,
+            stats.pause_ns / 1_000_000,
+            stats.pause_ns / 1000 % 1000,
+            stats.stop_ns / 1000,
+            stats.mark_ns / 1000,
+            stats.weak_ns / 1000,
+            stats.before_bytes >> 10,
+            stats.live_bytes >> 10,
+            stats.heap_bytes >> 10,
+        );
+        if stats.violations != 0 {
+            let _ = write!(line, ", {} violations", stats.violations);
+        }
+        line.send(fd);
+    }
+}
+
+/// One line of the log, put together without malloc.
+struct Line {
+    bytes: [u8; 256],
+    len: usize,
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // The last byte is for the newline.
+        let room = self.bytes.len() - 1 - self.len;
+        let n = text.len().min(room);
+        self.bytes[self.len..self.len + n].copy_from_slice(&text.as_bytes()[..n]);
+        self.len += n;
+        if n == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+impl Line {
+    fn send(&mut self, fd: c_int) {
+        self.bytes[self.len] = b'\n';
+        // SAFETY: the calling thread's errno, which an allocation must not change; a buffer of our own.
+        unsafe {
+            let errno = *libc::__errno_location();
+            libc::write(fd, self.bytes.as_ptr().cast(), self.len + 1);
+            *libc::__errno_location() = errno;
+        }
+    }
+}
+
+/// In the child of a fork: its statistics are of its own collections. Heap lock held, or just reset: no other thread.
+pub(crate) fn after_fork() {
+    if let Some(tally) = tally() {
+        let mut pauses = tally.pauses.take();
+        if let Some(pauses) = &mut pauses {
+            pauses.clear();
+        }
+        *tally = Tally {
+            born_ns: tally.born_ns,
+            pauses,
+            directory: tally.directory.take(),
+            option_error: tally.option_error.take(),
+            ..Tally::default()
+        };
+    }
+}
+
+extern "C" fn at_exit() {
+    let Some(heap) = state::heap_if_ready() else { return };
+    let usage = heap.usage();
+    heap.lock();
+    let written = tally().and_then(|tally| {
+        // SAFETY: no precondition.
+        let pid = unsafe { libc::getpid() };
+        let path = tally.directory.as_ref()?.join(format!("{pid}.json"));
+        tally.peak_heap_bytes = tally.peak_heap_bytes.max(usage.heap_bytes);
+        Some((path, json(tally, pid, heap.options(), &usage)))
+    });
+    heap.unlock();
+    if let Some((path, text)) = written {
+        let _ = std::fs::write(path, text);
+    }
+}
+
+fn json(tally: &mut Tally, pid: c_int, options: &heapwright::Options, usage: &heapwright::Usage) -> String {
+    let mut out = String::with_capacity(1024);
+    let program = std::env::current_exe().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+    let pauses: &mut [u64] = tally.pauses.as_mut().map_or(&mut [], MappedVec::as_mut_slice);
+    pauses.sort_unstable();
+    let _ = write!(out, "{{\"version\":1,\"pid\":{pid},\"program\":{},\"plan\":{}", quoted(&program), quoted(options.plan.name()));
+    let _ = write!(out, ",\"workers\":{},\"collections\":{},\"causes\":{{", options.workers, tally.collections);
+    for (i, cause) in Cause::ALL.iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        let _ = write!(out, "{comma}{}:{}", quoted(cause.name()), tally.causes[cause.index()]);
+    }
+    let _ = write!(
+        out,
+        "}},\"pause_ns\":{{\"total\":{},\"min\":{},\"p50\":{},\"p95\":{},\"max\":{}}}",
+        tally.pause_total_ns,
+        tally.pause_min_ns,
+        percentile(pauses, 50),
+        percentile(pauses, 95),
+        tally.pause_max_ns
+    );
+    let _ = write!(
+        out,
+        ",\"peak_heap_bytes\":{},\"heap_bytes\":{},\"allocated_bytes\":{},\"live_bytes\":{},\"peak_resident_bytes\":{}",
+        tally.peak_heap_bytes,
+        usage.heap_bytes,
+        usage.allocated_total,
+        usage.live_bytes,
+        limits::peak_resident_bytes()
+    );
+    let _ = write!(
+        out,
+        ",\"violations\":{},\"gc_cpu_ns\":{},\"cpu_ns\":{},\"option_error\":{}}}",
+        tally.violations,
+        tally.cpu_ns,
+        clock::process_cpu_ns(),
+        tally.option_error.as_deref().map_or_else(|| String::from("null"), quoted)
+    );
+    out.push('\n');
+    out
+}
+
+/// The smallest value that `percent` of the sorted values do not exceed; 0 if there are none.
+fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+}
+
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if u32::from(c) < 0x20 => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        assert_eq!(percentile(&[], 50), 0);
+        assert_eq!(percentile(&[7], 50), 7);
+        assert_eq!(percentile(&[1, 2, 3, 4], 50), 2);
+        assert_eq!(percentile(&[1, 2, 3, 4], 95), 4);
+        let hundred: Vec<u64> = (1..=100).collect();
+        assert_eq!(percentile(&hundred, 95), 95);
+    }
+
+    #[test]
+    fn strings_are_quoted() {
+        assert_eq!(quoted("a\"b\\c\n"), "\"a\\\"b\\\\c\\u000a\"");
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_cut() {
+        let mut line = Line { bytes: [0; 256], len: 0 };
+        assert!(write!(line, "{}", "x".repeat(400)).is_err());
+        assert_eq!(line.len, 255);
+    }
+
+    #[test]
+    fn statistics_are_one_object() {
+        let mut tally = Tally { collections: 2, option_error: Some(String::from("no")), ..Tally::default() };
+        let text = json(&mut tally, 12, &heapwright::Options::default(), &heapwright::Usage::default());
+        assert!(text.starts_with("{\"version\":1,\"pid\":12,"));
+        assert!(text.contains("\"causes\":{\"budget\":0,\"limit\":0,"));
+        assert!(text.ends_with("\"option_error\":\"no\"}\n"));
+        assert_eq!(text.matches('{').count(), text.matches('}').count());
+    }
+}
