@@ -1,6 +1,9 @@
 //! Gives the shared library Boehm's name, and puts a link of that name beside it.
 
-#![allow(clippy::print_stdout, reason = "cargo reads what a build script prints")]
+#![allow(
+    clippy::print_stdout,
+    reason = "cargo reads what a build script prints"
+)]
 
 use std::env;
 use std::path::Path;
@@ -22,7 +25,9 @@ fn main() {
 fn link_beside() {
     let Ok(out) = env::var("OUT_DIR") else { return };
     // OUT_DIR is <target>/<profile>/build/<package>-<hash>/out.
-    let Some(profile) = Path::new(&out).ancestors().nth(3) else { return };
+    let Some(profile) = Path::new(&out).ancestors().nth(3) else {
+        return;
+    };
     #[cfg(unix)]
     {
         let link = profile.join("libgc.so.1");

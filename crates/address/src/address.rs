@@ -76,7 +76,10 @@ impl Address {
     /// So many bytes further. The caller knows that it does not overflow; debug builds check.
     #[inline(always)]
     #[must_use]
-    #[allow(clippy::should_implement_trait, reason = "an address and a number of bytes are different things")]
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "an address and a number of bytes are different things"
+    )]
     pub const fn add(self, bytes: usize) -> Self {
         debug_assert!(self.0.checked_add(bytes).is_some());
         Self(self.0.wrapping_add(bytes))
@@ -85,7 +88,10 @@ impl Address {
     /// So many bytes before. The caller knows that it does not underflow; debug builds check.
     #[inline(always)]
     #[must_use]
-    #[allow(clippy::should_implement_trait, reason = "an address and a number of bytes are different things")]
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "an address and a number of bytes are different things"
+    )]
     pub const fn sub(self, bytes: usize) -> Self {
         debug_assert!(self.0 >= bytes);
         Self(self.0.wrapping_sub(bytes))

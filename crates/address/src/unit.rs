@@ -62,7 +62,11 @@ impl<const LOG: u32> Unit<LOG> {
     /// The units that overlap a range of addresses.
     pub fn iterate(range: Range<Address>) -> impl Iterator<Item = Self> {
         let first = range.start.as_usize() >> LOG;
-        let end = if range.is_empty() { first } else { ((range.end.as_usize() - 1) >> LOG) + 1 };
+        let end = if range.is_empty() {
+            first
+        } else {
+            ((range.end.as_usize() - 1) >> LOG) + 1
+        };
         (first..end).map(|i| Self(Address::new(i << LOG)))
     }
 }

@@ -36,7 +36,15 @@ fn graph(n: usize, shuffled: bool, workers: &str) -> Heap<Toy> {
                 set(node, word, nodes[order[target]]);
             }
         }
-        set(node, 2, nodes[if shuffled { random(n) } else { order[(i + 1) % n] }]);
+        set(
+            node,
+            2,
+            nodes[if shuffled {
+                random(n)
+            } else {
+                order[(i + 1) % n]
+            }],
+        );
         set(node, 3, i);
     }
     root(&h, nodes[order[0]]);
@@ -45,14 +53,20 @@ fn graph(n: usize, shuffled: bool, workers: &str) -> Heap<Toy> {
 
 fn trace(c: &mut Criterion) {
     let mut group = c.benchmark_group("trace");
-    group.sample_size(10).measurement_time(Duration::from_secs(5));
-    for (name, shuffled, workers) in
-        [("shuffled", true, "1"), ("in order", false, "1"), ("shuffled, 2 workers", true, "2")]
-    {
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(5));
+    for (name, shuffled, workers) in [
+        ("shuffled", true, "1"),
+        ("in order", false, "1"),
+        ("shuffled, 2 workers", true, "2"),
+    ] {
         let n = 1 << 21;
         let h = graph(n, shuffled, workers);
         group.throughput(Throughput::Elements(n as u64));
-        group.bench_function(name, |b| b.iter(|| assert!(h.collect(Cause::Requested).marked_cells >= n)));
+        group.bench_function(name, |b| {
+            b.iter(|| assert!(h.collect(Cause::Requested).marked_cells >= n))
+        });
     }
     group.finish();
 }
@@ -62,7 +76,9 @@ fn allocate(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for bytes in [24, 64, 256, 4096] {
         let h = heap(&[]);
-        group.bench_function(format!("{bytes} B, all garbage"), |b| b.iter(|| alloc(&h, NODE, black_box(bytes)).unwrap()));
+        group.bench_function(format!("{bytes} B, all garbage"), |b| {
+            b.iter(|| alloc(&h, NODE, black_box(bytes)).unwrap())
+        });
     }
     group.finish();
 }
@@ -72,7 +88,11 @@ fn empty(c: &mut Criterion) {
     for workers in ["1", "2"] {
         let h = heap(&[("workers", workers)]);
         group.bench_function(format!("{workers} workers"), |b| {
-            b.iter_batched(|| (), |()| h.collect(Cause::Requested), BatchSize::SmallInput);
+            b.iter_batched(
+                || (),
+                |()| h.collect(Cause::Requested),
+                BatchSize::SmallInput,
+            );
         });
     }
     group.finish();

@@ -28,9 +28,14 @@ impl fmt::Display for AllocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OutOfMemory { requested } => {
-                write!(f, "out of memory: {requested} bytes do not fit under the heap's limit, also after a collection")
+                write!(
+                    f,
+                    "out of memory: {requested} bytes do not fit under the heap's limit, also after a collection"
+                )
             }
-            Self::Unsatisfiable { requested } => write!(f, "no heap can serve a request of {requested} bytes"),
+            Self::Unsatisfiable { requested } => {
+                write!(f, "no heap can serve a request of {requested} bytes")
+            }
             Self::Os(e) => write!(f, "the system refused memory: {e}"),
         }
     }
@@ -88,7 +93,11 @@ impl fmt::Display for HeapError {
             Self::Os(e) => write!(f, "{e}"),
             Self::Map(e) => write!(f, "{e}"),
             Self::Option(e) => write!(f, "{e}"),
-            Self::TooManyKinds => write!(f, "a heap has at most {} kinds of cells", crate::vm::MAX_KINDS),
+            Self::TooManyKinds => write!(
+                f,
+                "a heap has at most {} kinds of cells",
+                crate::vm::MAX_KINDS
+            ),
         }
     }
 }

@@ -34,7 +34,9 @@ impl PlanName {
     pub const fn about(self) -> &'static str {
         match self {
             Self::NoGc => "allocates and never collects",
-            Self::MarkSweep => "segregated fit, non-moving, parallel marking, free cells taken from the mark bits",
+            Self::MarkSweep => {
+                "segregated fit, non-moving, parallel marking, free cells taken from the mark bits"
+            }
         }
     }
 }
@@ -88,7 +90,10 @@ pub const TABLE: &[Row] = &[
         unit: "nogc | marksweep",
         meaning: "how memory is given out and how the living are found",
         set: |o, v| {
-            o.plan = PlanName::ALL.into_iter().find(|p| p.name() == v).ok_or("plans are: nogc, marksweep")?;
+            o.plan = PlanName::ALL
+                .into_iter()
+                .find(|p| p.name() == v)
+                .ok_or("plans are: nogc, marksweep")?;
             Ok(())
         },
     },
@@ -196,10 +201,17 @@ impl Options {
     /// # Errors
     /// If there is no such option or it does not take the value; the error says what is allowed.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), OptionError> {
-        let error = |why: String| OptionError { name: name.to_owned(), value: value.to_owned(), why };
+        let error = |why: String| OptionError {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            why,
+        };
         let Some(row) = TABLE.iter().find(|r| r.name == name) else {
             let names: Vec<&str> = TABLE.iter().map(|r| r.name).collect();
-            return Err(error(format!("there is no such option; there are: {}", names.join(", "))));
+            return Err(error(format!(
+                "there is no such option; there are: {}",
+                names.join(", ")
+            )));
         };
         (row.set)(self, value).map_err(error)
     }
@@ -215,11 +227,15 @@ impl Options {
 
     /// As [`Options::from_env`], from the variables given; wrong ones are passed over and the first error is returned
     /// beside the options.
-    pub fn from_vars_lenient(vars: impl IntoIterator<Item = (String, String)>) -> (Self, Option<OptionError>) {
+    pub fn from_vars_lenient(
+        vars: impl IntoIterator<Item = (String, String)>,
+    ) -> (Self, Option<OptionError>) {
         let mut options = Self::default();
         let mut first = None;
         for (key, value) in vars {
-            let Some(name) = key.strip_prefix(ENV_PREFIX) else { continue };
+            let Some(name) = key.strip_prefix(ENV_PREFIX) else {
+                continue;
+            };
             let name = name.to_ascii_lowercase();
             if FRONT_END_NAMES.contains(&name.as_str()) {
                 continue;
@@ -240,7 +256,16 @@ mod tests {
 
     #[test]
     fn the_table_describes_the_defaults() {
-        let mut o = Options { plan: PlanName::NoGc, heap: 1, max: 1, workers: 9, verify: true, stress: 3, growth: 9, nursery: 9 };
+        let mut o = Options {
+            plan: PlanName::NoGc,
+            heap: 1,
+            max: 1,
+            workers: 9,
+            verify: true,
+            stress: 3,
+            growth: 9,
+            nursery: 9,
+        };
         for row in TABLE {
             o.set(row.name, row.default).unwrap();
         }
@@ -250,9 +275,24 @@ mod tests {
     #[test]
     fn wrong_names_and_values_say_what_is_allowed() {
         let mut o = Options::default();
-        assert!(o.set("plam", "x").unwrap_err().to_string().contains("workers"));
-        assert!(o.set("plan", "x").unwrap_err().to_string().contains("marksweep"));
-        assert!(o.set("workers", "0").unwrap_err().to_string().contains("1 to 64"));
+        assert!(
+            o.set("plam", "x")
+                .unwrap_err()
+                .to_string()
+                .contains("workers")
+        );
+        assert!(
+            o.set("plan", "x")
+                .unwrap_err()
+                .to_string()
+                .contains("marksweep")
+        );
+        assert!(
+            o.set("workers", "0")
+                .unwrap_err()
+                .to_string()
+                .contains("1 to 64")
+        );
         assert!(o.set("max", "12q").unwrap_err().to_string().contains("64k"));
         assert!(o.set("max", "99999999999999999999g").is_err());
         assert_eq!(o, Options::default());
@@ -260,7 +300,13 @@ mod tests {
 
     #[test]
     fn the_environment_is_read_and_its_first_error_kept() {
-        let vars = [("HEAPWRIGHT_MAX", "2g"), ("PATH", "x"), ("HEAPWRIGHT_LOG", "gc"), ("HEAPWRIGHT_NO", "1"), ("HEAPWRIGHT_STRESS", "-")];
+        let vars = [
+            ("HEAPWRIGHT_MAX", "2g"),
+            ("PATH", "x"),
+            ("HEAPWRIGHT_LOG", "gc"),
+            ("HEAPWRIGHT_NO", "1"),
+            ("HEAPWRIGHT_STRESS", "-"),
+        ];
         let (o, e) = Options::from_vars_lenient(vars.map(|(k, v)| (k.to_owned(), v.to_owned())));
         assert_eq!(o.max, 2 << 30);
         assert_eq!(e.unwrap().name, "HEAPWRIGHT_NO");

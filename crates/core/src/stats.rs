@@ -24,7 +24,13 @@ impl Times {
     /// No times.
     #[must_use]
     pub const fn new() -> Self {
-        Self { buckets: [0; BUCKETS], count: 0, total: 0, min: u64::MAX, max: 0 }
+        Self {
+            buckets: [0; BUCKETS],
+            count: 0,
+            total: 0,
+            min: u64::MAX,
+            max: 0,
+        }
     }
 
     fn bucket(ns: u64) -> usize {
@@ -95,7 +101,10 @@ mod tests {
         for i in 1..=1000u64 {
             t.add(i * 1000);
         }
-        assert_eq!((t.count(), t.min(), t.max(), t.total()), (1000, 1000, 1_000_000, 500_500_000));
+        assert_eq!(
+            (t.count(), t.min(), t.max(), t.total()),
+            (1000, 1000, 1_000_000, 500_500_000)
+        );
         for p in [5, 50, 95, 99] {
             let (got, want) = (t.percentile(p) as f64, p as f64 * 10_000.0);
             assert!((got / want - 1.0).abs() < 0.2, "{p}: {got} {want}");

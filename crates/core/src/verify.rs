@@ -17,7 +17,12 @@ use crate::vm::{Cell, Violation, Visitor, Vm};
 use heapwright_address::{Address, ObjectReference, WildWord};
 
 /// Checks the heap and reports what is wrong; gives the number of findings.
-pub fn check<V: Vm>(vm: &V, space: &MarkSweep, stock: &Stock, report: &mut dyn FnMut(Violation)) -> usize {
+pub fn check<V: Vm>(
+    vm: &V,
+    space: &MarkSweep,
+    stock: &Stock,
+    report: &mut dyn FnMut(Violation),
+) -> usize {
     let mut found = 0;
     let mut note = |violation| {
         found += 1;
@@ -26,22 +31,42 @@ pub fn check<V: Vm>(vm: &V, space: &MarkSweep, stock: &Stock, report: &mut dyn F
     check_pages(space, stock, &mut note);
     let marks = space.parity() ^ 1;
     let base = space.tables().base();
-    space.for_each(marks, |_| true, |cell| {
-        let offset = cell.start.as_usize() - base;
-        if !space.tables().bit(offset, space.parity()) {
-            note(Violation { what: "a cell is marked that is not allocated", cell: cell.start, word: 0 });
-        }
-        if space.kind(cell.kind.0).leaf {
-            return;
-        }
-        let mut checker = Checker { space, cell, note: &mut note };
-        vm.scan(cell, &mut checker);
-    });
-    space.for_each(space.parity(), |entry| !space.kind(entry.kind()).collectable, |cell| {
-        if !space.tables().bit(cell.start.as_usize() - base, marks) {
-            note(Violation { what: "a cell of an uncollectable kind is not marked", cell: cell.start, word: 0 });
-        }
-    });
+    space.for_each(
+        marks,
+        |_| true,
+        |cell| {
+            let offset = cell.start.as_usize() - base;
+            if !space.tables().bit(offset, space.parity()) {
+                note(Violation {
+                    what: "a cell is marked that is not allocated",
+                    cell: cell.start,
+                    word: 0,
+                });
+            }
+            if space.kind(cell.kind.0).leaf {
+                return;
+            }
+            let mut checker = Checker {
+                space,
+                cell,
+                note: &mut note,
+            };
+            vm.scan(cell, &mut checker);
+        },
+    );
+    space.for_each(
+        space.parity(),
+        |entry| !space.kind(entry.kind()).collectable,
+        |cell| {
+            if !space.tables().bit(cell.start.as_usize() - base, marks) {
+                note(Violation {
+                    what: "a cell of an uncollectable kind is not marked",
+                    cell: cell.start,
+                    word: 0,
+                });
+            }
+        },
+    );
     check_mark_positions(space, &mut note);
     found
 }
@@ -52,13 +77,19 @@ fn check_mark_positions(space: &MarkSweep, note: &mut dyn FnMut(Violation)) {
     let mut offset = 0;
     while offset < space.extent() {
         for parity in 0..2 {
-            let mut word = tables.word(offset, parity).load(core::sync::atomic::Ordering::Relaxed);
+            let mut word = tables
+                .word(offset, parity)
+                .load(core::sync::atomic::Ordering::Relaxed);
             while word != 0 {
                 let at = offset + word.trailing_zeros() as usize * 16;
                 word &= word - 1;
                 if locate(space, at).is_none_or(|(start, _)| start != at) {
                     let cell = Address::new(tables.base() + at);
-                    note(Violation { what: "a bit is set where no cell starts", cell, word: parity });
+                    note(Violation {
+                        what: "a bit is set where no cell starts",
+                        cell,
+                        word: parity,
+                    });
                 }
             }
         }
@@ -79,12 +110,21 @@ fn check_pages(space: &MarkSweep, stock: &Stock, note: &mut dyn FnMut(Violation)
                 _ => true,
             };
             if used == stock.pages().is_free(address) {
-                note(Violation { what: "a page's block and the page allocator disagree", cell: address, word: used.into() });
+                note(Violation {
+                    what: "a page's block and the page allocator disagree",
+                    cell: address,
+                    word: used.into(),
+                });
             }
-            if let (Entry::LARGE, LargePage::Back(pages)) = (entry.class(), tables.large_page(page)) {
+            if let (Entry::LARGE, LargePage::Back(pages)) = (entry.class(), tables.large_page(page))
+            {
                 let first = tables.large_page(page - pages * PAGE);
                 if !matches!(first, LargePage::First { pages: n, .. } if n > pages) {
-                    note(Violation { what: "a page of a large object does not lead to its first page", cell: address, word: pages });
+                    note(Violation {
+                        what: "a page of a large object does not lead to its first page",
+                        cell: address,
+                        word: pages,
+                    });
                 }
             }
         }
@@ -103,7 +143,14 @@ fn locate(space: &MarkSweep, offset: usize) -> Option<(usize, usize)> {
             LargePage::First { .. } => page,
             LargePage::Back(pages) => page - pages * PAGE,
         };
-        let LargePage::First { pages, first_page_only, .. } = tables.large_page(start) else { return None };
+        let LargePage::First {
+            pages,
+            first_page_only,
+            ..
+        } = tables.large_page(start)
+        else {
+            return None;
+        };
         return (!first_page_only || start == page).then_some((start, pages * PAGE));
     }
     let bytes = CLASSES.get(class)?.bytes as usize;
@@ -127,7 +174,9 @@ impl Checker<'_> {
         if offset >= self.space.extent() {
             return;
         }
-        let Some((start, _)) = locate(self.space, offset) else { return };
+        let Some((start, _)) = locate(self.space, offset) else {
+            return;
+        };
         if !any && offset != start && !self.space.is_displacement(offset - start) {
             return;
         }

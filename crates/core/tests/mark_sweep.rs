@@ -34,8 +34,18 @@ fn check_list(mut head: usize, n: usize) {
 
 #[test]
 fn what_is_reachable_survives_and_the_rest_is_used_again() {
-    for (verify, workers, stress) in [("1", "1", "0"), ("1", "2", "0"), ("1", "4", "7"), ("0", "1", "3")] {
-        let h = heap(&[("verify", verify), ("workers", workers), ("stress", stress), ("nursery", "256k")]);
+    for (verify, workers, stress) in [
+        ("1", "1", "0"),
+        ("1", "2", "0"),
+        ("1", "4", "7"),
+        ("0", "1", "3"),
+    ] {
+        let h = heap(&[
+            ("verify", verify),
+            ("workers", workers),
+            ("stress", stress),
+            ("nursery", "256k"),
+        ]);
         let n = if stress == "0" { 20_000 } else { 500 };
         let kept = list(&h, n, 32);
         root(&h, kept);
@@ -46,7 +56,12 @@ fn what_is_reachable_survives_and_the_rest_is_used_again() {
         let stats = h.collect(Cause::Requested);
         check_list(kept, n);
         assert_eq!(stats.violations, 0);
-        assert!(stats.live_bytes < before + (256 << 10), "{} {}", stats.live_bytes, before);
+        assert!(
+            stats.live_bytes < before + (256 << 10),
+            "{} {}",
+            stats.live_bytes,
+            before
+        );
         assert!(h.usage().heap_bytes < 64 * n + (8 << 20));
     }
 }
@@ -78,7 +93,13 @@ fn any_address_within_a_cell_finds_it() {
         }
         assert!(h.is_allocated(Address::new(cell)) && !h.is_allocated(Address::new(cell + 1)));
     }
-    for stranger in [0, 1, usize::MAX, &raw const h as usize, h.bounds().1.as_usize()] {
+    for stranger in [
+        0,
+        1,
+        usize::MAX,
+        &raw const h as usize,
+        h.bounds().1.as_usize(),
+    ] {
         assert_eq!(h.cell(WildWord::new(stranger)), None);
     }
 }
@@ -96,7 +117,10 @@ fn interior_pointers_follow_the_rule_of_the_heap() {
         set(holder, i, targets[i] + offset);
     }
     h.collect(Cause::Requested);
-    assert_eq!([true, true, false], [0, 1, 2].map(|i| h.is_allocated(Address::new(targets[i]))));
+    assert_eq!(
+        [true, true, false],
+        [0, 1, 2].map(|i| h.is_allocated(Address::new(targets[i])))
+    );
     // Roots keep by any interior pointer.
     let rooted = alloc(&h, NODE, 64).unwrap();
     root(&h, rooted + 63);
@@ -160,7 +184,10 @@ fn free_takes_starts_of_allocated_cells_only() {
     for cell in [small, large] {
         assert_eq!(h.free(Address::new(cell + 16)), Err(FreeError::Interior));
         assert_eq!(h.free(Address::new(cell)), Ok(()));
-        assert!(matches!(h.free(Address::new(cell)), Err(FreeError::NotAllocated | FreeError::Foreign)));
+        assert!(matches!(
+            h.free(Address::new(cell)),
+            Err(FreeError::NotAllocated | FreeError::Foreign)
+        ));
     }
     for stranger in [0, 8, usize::MAX, &raw const h as usize] {
         assert_eq!(h.free(Address::new(stranger)), Err(FreeError::Foreign));
@@ -192,8 +219,14 @@ fn at_the_limit_there_is_an_error_and_the_heap_lives_on() {
         }
     };
     assert_eq!(error, AllocError::OutOfMemory { requested: 1024 });
-    assert!(matches!(alloc(&h, NODE, 1 << 40), Err(AllocError::OutOfMemory { .. })));
-    assert!(matches!(alloc(&h, NODE, usize::MAX), Err(AllocError::Unsatisfiable { .. })));
+    assert!(matches!(
+        alloc(&h, NODE, 1 << 40),
+        Err(AllocError::OutOfMemory { .. })
+    ));
+    assert!(matches!(
+        alloc(&h, NODE, usize::MAX),
+        Err(AllocError::Unsatisfiable { .. })
+    ));
     assert!(h.usage().heap_bytes <= 8 << 20 && h.usage().live_bytes > 7 << 20);
     h.vm().roots.lock().unwrap().clear();
     for _ in 0..100_000 {
@@ -257,7 +290,10 @@ fn flushed_runs_leave_nothing_behind() {
 #[test]
 fn the_verifier_finds_a_runtime_that_does_not_report_its_references() {
     let findings = Findings::default();
-    let options = Options { verify: true, ..Options::default() };
+    let options = Options {
+        verify: true,
+        ..Options::default()
+    };
     let h = Heap::<Toy>::builder()
         .options(options)
         .kinds(&KINDS)
@@ -268,7 +304,9 @@ fn the_verifier_finds_a_runtime_that_does_not_report_its_references() {
     root(&h, a);
     set(a, 0, b);
     assert_eq!(h.collect(Cause::Requested).violations, 0);
-    h.vm().skip_scan.store(true, core::sync::atomic::Ordering::Relaxed);
+    h.vm()
+        .skip_scan
+        .store(true, core::sync::atomic::Ordering::Relaxed);
     assert_eq!(h.collect(Cause::Requested).violations, 1);
     assert!(findings.0.lock().unwrap()[0].contains("Vm rule 2"));
 }
@@ -289,7 +327,15 @@ fn every_refused_call_while_building_and_growing_is_an_error_and_the_next_try_wo
     for errno in [12, 11, 1] {
         let mut at = 0;
         loop {
-            let port = Arc::new(FaultyPort::new(real_port(), Some(FaultPlan { op: None, at, times: 1, errno })));
+            let port = Arc::new(FaultyPort::new(
+                real_port(),
+                Some(FaultPlan {
+                    op: None,
+                    at,
+                    times: 1,
+                    errno,
+                }),
+            ));
             let built = Heap::<Toy>::builder()
                 .kinds(&KINDS)
                 .port(Arc::clone(&port) as Arc<dyn Port>)
@@ -343,6 +389,8 @@ fn two_heaps_live_side_by_side_and_give_everything_back() {
     drop(a);
     check_list(lb, 1000);
     // The addresses are free again.
-    real_port().reserve_at(range.0, range.1.diff(range.0)).unwrap();
+    real_port()
+        .reserve_at(range.0, range.1.diff(range.0))
+        .unwrap();
     real_port().release(range.0, range.1.diff(range.0)).unwrap();
 }

@@ -31,7 +31,11 @@ fn fast(kind: Kind, bytes: usize) -> *mut c_void {
     if bytes < MAX_SMALL {
         if let Some(record) = threads::current() {
             let class = class_of(bytes + extra());
-            if let Some(cell) = record.runs.run(kind.0 as usize, class).bump(CLASSES[class].bytes as usize) {
+            if let Some(cell) = record
+                .runs
+                .run(kind.0 as usize, class)
+                .bump(CLASSES[class].bytes as usize)
+            {
                 return ptr::with_exposed_provenance_mut(cell);
             }
         }
@@ -42,7 +46,8 @@ fn fast(kind: Kind, bytes: usize) -> *mut c_void {
 #[cold]
 #[inline(never)]
 pub(crate) extern "C-unwind" fn slow(kind: Kind, bytes: usize) -> *mut c_void {
-    let result = threads::mutator().and_then(|(heap, runs)| heap.alloc(runs, kind, bytes.saturating_add(extra())).ok());
+    let result = threads::mutator()
+        .and_then(|(heap, runs)| heap.alloc(runs, kind, bytes.saturating_add(extra())).ok());
     finish(result, bytes)
 }
 
@@ -60,7 +65,9 @@ fn finish(result: Option<Address>, bytes: usize) -> *mut c_void {
 #[cold]
 pub(crate) fn oom(bytes: usize) -> *mut c_void {
     // SAFETY: the client's function, called as the interface says.
-    GC_oom_fn.get().map_or(ptr::null_mut(), |f| unsafe { f(bytes) })
+    GC_oom_fn
+        .get()
+        .map_or(ptr::null_mut(), |f| unsafe { f(bytes) })
 }
 
 /// Allocates in any kind.
@@ -73,8 +80,10 @@ fn ignore_off_page(kind: Kind, bytes: usize) -> *mut c_void {
     if bytes < MAX_SMALL {
         return slow(kind, bytes);
     }
-    let result = threads::mutator()
-        .and_then(|(heap, _)| heap.alloc_large(kind, bytes.saturating_add(extra()), PAGE, true).ok());
+    let result = threads::mutator().and_then(|(heap, _)| {
+        heap.alloc_large(kind, bytes.saturating_add(extra()), PAGE, true)
+            .ok()
+    });
     finish(result, bytes)
 }
 
@@ -89,7 +98,8 @@ pub(crate) fn first_page(kind: Kind, bytes: usize) -> *mut c_void {
     if bytes <= MAX_SMALL {
         return exact(kind, bytes, bytes);
     }
-    let result = threads::mutator().and_then(|(heap, _)| heap.alloc_large(kind, bytes, PAGE, true).ok());
+    let result =
+        threads::mutator().and_then(|(heap, _)| heap.alloc_large(kind, bytes, PAGE, true).ok());
     finish(result, bytes)
 }
 
@@ -136,13 +146,21 @@ pub extern "C-unwind" fn GC_malloc_atomic_uncollectable(bytes: usize) -> *mut c_
 /// As [`GC_malloc`]; a large object is kept only by pointers into its first page.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_malloc_ignore_off_page(bytes: usize) -> *mut c_void {
-    if bytes < MAX_SMALL { fast(NORMAL, bytes) } else { ignore_off_page(NORMAL, bytes) }
+    if bytes < MAX_SMALL {
+        fast(NORMAL, bytes)
+    } else {
+        ignore_off_page(NORMAL, bytes)
+    }
 }
 
 /// As [`GC_malloc_atomic`]; a large object is kept only by pointers into its first page.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_malloc_atomic_ignore_off_page(bytes: usize) -> *mut c_void {
-    if bytes < MAX_SMALL { fast(ATOMIC, bytes) } else { ignore_off_page(ATOMIC, bytes) }
+    if bytes < MAX_SMALL {
+        fast(ATOMIC, bytes)
+    } else {
+        ignore_off_page(ATOMIC, bytes)
+    }
 }
 
 /// As [`GC_malloc`].
@@ -177,14 +195,24 @@ pub extern "C-unwind" fn GC_generic_or_special_malloc(bytes: usize, kind: c_int)
 
 /// Allocates in a kind; a large object is kept only by pointers into its first page.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn GC_generic_malloc_ignore_off_page(bytes: usize, kind: c_int) -> *mut c_void {
+pub extern "C-unwind" fn GC_generic_malloc_ignore_off_page(
+    bytes: usize,
+    kind: c_int,
+) -> *mut c_void {
     ignore_off_page(Kind(kind as u8), bytes)
 }
 
 /// Allocates in one of the uncollectable kinds.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_generic_malloc_uncollectable(bytes: usize, kind: c_int) -> *mut c_void {
-    allocate(if kind == 0 || kind == 4 { ATOMIC_UNCOLLECTABLE } else { UNCOLLECTABLE }, bytes)
+    allocate(
+        if kind == 0 || kind == 4 {
+            ATOMIC_UNCOLLECTABLE
+        } else {
+            UNCOLLECTABLE
+        },
+        bytes,
+    )
 }
 
 /// Stores a list of cells of `bytes` in a kind, linked through the first word, to `result`; null if there is no memory.
@@ -192,9 +220,15 @@ pub extern "C-unwind" fn GC_generic_malloc_uncollectable(bytes: usize, kind: c_i
 /// # Safety
 /// `result` is valid for writing, and is where the collector finds the list.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn GC_generic_malloc_many(bytes: usize, kind: c_int, result: *mut *mut c_void) {
+pub unsafe extern "C-unwind" fn GC_generic_malloc_many(
+    bytes: usize,
+    kind: c_int,
+    result: *mut *mut c_void,
+) {
     // SAFETY: the caller's promise.
-    let done = threads::mutator().map(|(heap, runs)| unsafe { heap.alloc_many(runs, Kind(kind as u8), bytes, result.cast()) });
+    let done = threads::mutator().map(|(heap, runs)| unsafe {
+        heap.alloc_many(runs, Kind(kind as u8), bytes, result.cast())
+    });
     if !matches!(done, Some(Ok(_))) {
         // SAFETY: the caller's promise.
         unsafe { result.write(oom(bytes)) };
@@ -245,7 +279,9 @@ pub unsafe extern "C-unwind" fn GC_realloc(object: *mut c_void, bytes: usize) ->
         GC_free(object);
         return ptr::null_mut();
     }
-    let Some(old) = cell_around(object).filter(|c| c.start.as_usize() == object.addr()) else { return ptr::null_mut() };
+    let Some(old) = cell_around(object).filter(|c| c.start.as_usize() == object.addr()) else {
+        return ptr::null_mut();
+    };
     let wanted = bytes.saturating_add(extra());
     let scanned = old.kind != ATOMIC && old.kind != ATOMIC_UNCOLLECTABLE;
     if wanted <= old.bytes && wanted > old.bytes / 2 && old.kind != TYPED {
@@ -257,7 +293,11 @@ pub unsafe extern "C-unwind" fn GC_realloc(object: *mut c_void, bytes: usize) ->
     }
     // A typed object's descriptor is in its last word, which moves: from here on it is scanned as a whole.
     let kind = if old.kind == TYPED { NORMAL } else { old.kind };
-    let new = if kind.0 < 2 { fast(kind, bytes) } else { allocate(kind, bytes) };
+    let new = if kind.0 < 2 {
+        fast(kind, bytes)
+    } else {
+        allocate(kind, bytes)
+    };
     if !new.is_null() {
         let kept = bytes.min(old.bytes);
         // SAFETY: both are at least that long, and a new object overlaps none.
@@ -291,7 +331,9 @@ pub extern "C" fn GC_is_heap_ptr(pointer: *const c_void) -> c_int {
 /// `bytes` is null or valid for writing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn GC_get_kind_and_size(object: *const c_void, bytes: *mut usize) -> c_int {
-    let Some(found) = cell_around(object) else { return -1 };
+    let Some(found) = cell_around(object) else {
+        return -1;
+    };
     if !bytes.is_null() {
         // SAFETY: the caller's promise.
         unsafe { bytes.write(found.bytes) };
@@ -341,8 +383,10 @@ pub extern "C-unwind" fn GC_memalign(align: usize, bytes: usize) -> *mut c_void 
     if !align.is_power_of_two() {
         return ptr::null_mut();
     }
-    let result = threads::mutator()
-        .and_then(|(heap, runs)| heap.alloc_aligned(runs, NORMAL, bytes.saturating_add(extra()), align).ok());
+    let result = threads::mutator().and_then(|(heap, runs)| {
+        heap.alloc_aligned(runs, NORMAL, bytes.saturating_add(extra()), align)
+            .ok()
+    });
     finish(result, bytes)
 }
 
@@ -351,7 +395,11 @@ pub extern "C-unwind" fn GC_memalign(align: usize, bytes: usize) -> *mut c_void 
 /// # Safety
 /// `result` is valid for writing.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn GC_posix_memalign(result: *mut *mut c_void, align: usize, bytes: usize) -> c_int {
+pub unsafe extern "C-unwind" fn GC_posix_memalign(
+    result: *mut *mut c_void,
+    align: usize,
+    bytes: usize,
+) -> c_int {
     if !align.is_power_of_two() || align % size_of::<usize>() != 0 {
         return libc::EINVAL;
     }
@@ -386,7 +434,9 @@ pub extern "C-unwind" fn GC_gcollect_and_unmap() {
 /// Collects now. Collections are short, so `stop` is not asked. 0 if collecting is disabled.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_try_to_collect(_stop: *mut c_void) -> c_int {
-    let Some((heap, _)) = threads::mutator() else { return 0 };
+    let Some((heap, _)) = threads::mutator() else {
+        return 0;
+    };
     let done = heap.collect(Cause::Requested).number != 0;
     finalize::run_due();
     c_int::from(done)
@@ -398,4 +448,3 @@ pub extern "C-unwind" fn GC_collect_a_little() -> c_int {
     finalize::run_due();
     0
 }
-

@@ -113,7 +113,8 @@ unsafe extern "C-unwind" fn never_stop() -> c_int {
 }
 
 // SAFETY (these three): functions of these types.
-static WARN: Callback<GC_warn_proc> = unsafe { Callback::first(GC_ignore_warn_proc as *mut c_void) };
+static WARN: Callback<GC_warn_proc> =
+    unsafe { Callback::first(GC_ignore_warn_proc as *mut c_void) };
 static STOP: Callback<GC_stop_func> = unsafe { Callback::first(never_stop as *mut c_void) };
 static START: Callback<GC_start_callback_proc> = Callback::NONE;
 static COLLECTION_EVENT: Callback<GC_on_collection_event_proc> = Callback::NONE;
@@ -179,7 +180,9 @@ fn number(name: &str) -> Option<usize> {
 }
 
 fn size(name: &str) -> Option<usize> {
-    heapwright::options::size(&std::env::var(name).ok()?).ok().filter(|n| *n != 0)
+    heapwright::options::size(&std::env::var(name).ok()?)
+        .ok()
+        .filter(|n| *n != 0)
 }
 
 fn apply_interior(heap: &BoehmHeap) {
@@ -198,7 +201,8 @@ fn apply_divisor(heap: &BoehmHeap) {
 /// Looks at the variables again that the heap has its own copy of. In the slow path of each allocation.
 #[inline]
 pub(crate) fn before_allocation(heap: &BoehmHeap) {
-    let off = GC_dont_gc.load(Ordering::Relaxed) != 0 || DISABLE_AUTOMATIC.load(Ordering::Relaxed) != 0;
+    let off =
+        GC_dont_gc.load(Ordering::Relaxed) != 0 || DISABLE_AUTOMATIC.load(Ordering::Relaxed) != 0;
     if off != OFF.load(Ordering::Relaxed) {
         switch(heap, off);
     }
@@ -217,7 +221,10 @@ fn switch(heap: &BoehmHeap, off: bool) {
 }
 
 /// Runs a collection that the client asked for, which happens even if automatic ones are off; not if all are off.
-pub(crate) fn collect_explicitly(heap: &BoehmHeap, collect: impl FnOnce(&BoehmHeap) -> bool) -> bool {
+pub(crate) fn collect_explicitly(
+    heap: &BoehmHeap,
+    collect: impl FnOnce(&BoehmHeap) -> bool,
+) -> bool {
     if GC_dont_gc.load(Ordering::Relaxed) != 0 {
         return false;
     }
@@ -238,7 +245,10 @@ pub(crate) fn freed(bytes: usize) {
 pub(crate) fn collected(stats: &CollectionStats) {
     let reclaimed = stats.before_bytes.saturating_sub(stats.live_bytes);
     FREED.store(0, Ordering::Relaxed);
-    RECLAIMED.fetch_add(RECLAIMED_LAST.swap(reclaimed, Ordering::Relaxed), Ordering::Relaxed);
+    RECLAIMED.fetch_add(
+        RECLAIMED_LAST.swap(reclaimed, Ordering::Relaxed),
+        Ordering::Relaxed,
+    );
     if MEASURING.load(Ordering::Relaxed) {
         MEASURED.fetch_add(stats.pause_ns, Ordering::Relaxed);
     }
@@ -365,7 +375,9 @@ pub extern "C" fn GC_disable() {
 #[unsafe(no_mangle)]
 pub extern "C" fn GC_enable() {
     // More calls of this than of the other are the client's mistake; the count stays at 0.
-    let _ = GC_dont_gc.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n > 0).then(|| n - 1));
+    let _ = GC_dont_gc.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+        (n > 0).then(|| n - 1)
+    });
     sync();
 }
 

@@ -5,7 +5,8 @@
 //! an object alone that is none. Nothing is printed: a damaged object is freed without a word.
 
 use crate::alloc::{
-    self, ATOMIC, ATOMIC_UNCOLLECTABLE, NORMAL, TYPED, UNCOLLECTABLE, cell_around, exact, first_page, oom, pointer, slow,
+    self, ATOMIC, ATOMIC_UNCOLLECTABLE, NORMAL, TYPED, UNCOLLECTABLE, cell_around, exact,
+    first_page, oom, pointer, slow,
 };
 use crate::finalize::{self, GC_finalization_proc};
 use crate::{config, kinds, typed};
@@ -42,9 +43,16 @@ fn started() {
 
 /// Allocates with `allocate` and puts header and marks around the client's bytes.
 #[inline]
-fn make(bytes: usize, file: *const c_char, line: c_int, allocate: impl FnOnce(usize) -> *mut c_void) -> *mut c_void {
+fn make(
+    bytes: usize,
+    file: *const c_char,
+    line: c_int,
+    allocate: impl FnOnce(usize) -> *mut c_void,
+) -> *mut c_void {
     started();
-    let Some(whole) = bytes.checked_add(AROUND) else { return oom(bytes) };
+    let Some(whole) = bytes.checked_add(AROUND) else {
+        return oom(bytes);
+    };
     let base = allocate(whole);
     // What the client's out-of-memory function returned is no object of ours.
     match cell_around(base) {
@@ -53,8 +61,11 @@ fn make(bytes: usize, file: *const c_char, line: c_int, allocate: impl FnOnce(us
     }
     // SAFETY: within the cell, which nobody else has; words are written unaligned at the end.
     unsafe {
-        base.cast::<[usize; 4]>().write([file.addr(), line as usize, bytes, START_MARK]);
-        base.byte_add(HEADER + bytes).cast::<usize>().write_unaligned(END_MARK);
+        base.cast::<[usize; 4]>()
+            .write([file.addr(), line as usize, bytes, START_MARK]);
+        base.byte_add(HEADER + bytes)
+            .cast::<usize>()
+            .write_unaligned(END_MARK);
         base.byte_add(HEADER)
     }
 }
@@ -105,7 +116,9 @@ pub extern "C-unwind" fn GC_debug_generic_or_special_malloc(
     file: *const c_char,
     line: c_int,
 ) -> *mut c_void {
-    make(bytes, file, line, |n| alloc::GC_generic_or_special_malloc(n, kind))
+    make(bytes, file, line, |n| {
+        alloc::GC_generic_or_special_malloc(n, kind)
+    })
 }
 
 /// As `GC_gcj_malloc`, with a debugging header; the mark procedure scans the object.
@@ -117,7 +130,9 @@ pub extern "C-unwind" fn GC_debug_gcj_malloc(
     line: c_int,
 ) -> *mut c_void {
     let kind = typed::GC_gcj_debug_kind.load(Ordering::Relaxed);
-    let Some(kind) = kinds::known(kind).filter(|_| kind != 0) else { return oom(bytes) };
+    let Some(kind) = kinds::known(kind).filter(|_| kind != 0) else {
+        return oom(bytes);
+    };
     let object = make(bytes, file, line, |n| slow(kind, n));
     if bytes >= WORD && header(object).is_some_and(|(_, k, _)| k == kind) {
         // SAFETY: the first word of a fresh object.
@@ -131,7 +146,11 @@ pub extern "C-unwind" fn GC_debug_gcj_malloc(
 /// # Safety
 /// `string` is null or a terminated string.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn GC_debug_strdup(string: *const c_char, file: *const c_char, line: c_int) -> *mut c_char {
+pub unsafe extern "C-unwind" fn GC_debug_strdup(
+    string: *const c_char,
+    file: *const c_char,
+    line: c_int,
+) -> *mut c_char {
     if string.is_null() {
         return ptr::null_mut();
     }
@@ -159,7 +178,12 @@ pub unsafe extern "C-unwind" fn GC_debug_strndup(
 
 /// # Safety
 /// `bytes` bytes can be read.
-unsafe fn copy_string(string: *const c_char, bytes: usize, file: *const c_char, line: c_int) -> *mut c_char {
+unsafe fn copy_string(
+    string: *const c_char,
+    bytes: usize,
+    file: *const c_char,
+    line: c_int,
+) -> *mut c_char {
     let copy: *mut c_char = GC_debug_malloc_atomic(bytes.saturating_add(1), file, line).cast();
     if copy.is_null() {
         // SAFETY: the calling thread's errno.
@@ -225,7 +249,10 @@ pub unsafe extern "C-unwind" fn GC_debug_realloc(
 /// # Safety
 /// As for `GC_realloc`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn GC_debug_realloc_replacement(object: *mut c_void, bytes: usize) -> *mut c_void {
+pub unsafe extern "C-unwind" fn GC_debug_realloc_replacement(
+    object: *mut c_void,
+    bytes: usize,
+) -> *mut c_void {
     // SAFETY: the caller's promise.
     unsafe { GC_debug_realloc(object, bytes, c"unknown".as_ptr(), 0) }
 }
@@ -290,7 +317,8 @@ unsafe fn register(
     let new = function.map(|_| finalize_behind as GC_finalization_proc);
     // SAFETY: places on this stack.
     unsafe { register(base, new, behind, &raw mut old, &raw mut old_behind) };
-    let ours = old.is_some_and(|f| ptr::fn_addr_eq(f, finalize_behind as GC_finalization_proc)) && !old_behind.is_null();
+    let ours = old.is_some_and(|f| ptr::fn_addr_eq(f, finalize_behind as GC_finalization_proc))
+        && !old_behind.is_null();
     if ours {
         // SAFETY: the `Behind` of the finalizer that was registered before.
         let before = unsafe { old_behind.cast::<Behind>().read() };

@@ -75,7 +75,11 @@ struct Finalizers {
     fresh: usize,
 }
 
-static FINALIZERS: Guarded<Finalizers> = Guarded::new(Finalizers { registered: Table::NEW, queue: Queue::NEW, fresh: 0 });
+static FINALIZERS: Guarded<Finalizers> = Guarded::new(Finalizers {
+    registered: Table::NEW,
+    queue: Queue::NEW,
+    fresh: 0,
+});
 
 /// Finalizers are to be run, or their notifier called.
 static DUE: AtomicBool = AtomicBool::new(false);
@@ -90,7 +94,9 @@ static AWAIT: Callback<GC_await_finalize_proc> = Callback::NONE;
 pub(crate) fn roots<T: Visitor>(visit: &mut T) {
     // SAFETY: the collecting thread holds the lock, all others are stopped.
     let finalizers = unsafe { FINALIZERS.held() };
-    finalizers.registered.each(|f| visit.root_word(WildWord::new(f.data)));
+    finalizers
+        .registered
+        .each(|f| visit.root_word(WildWord::new(f.data)));
     for f in finalizers.queue.as_slice() {
         visit.root_word(WildWord::new(f.object));
         visit.root_word(WildWord::new(f.data));
@@ -100,7 +106,9 @@ pub(crate) fn roots<T: Visitor>(visit: &mut T) {
 
 /// After the marking: the steps above. World stopped, heap lock held.
 pub(crate) fn weak<C: Closure>(closure: &mut C) {
-    let Some(heap) = state::heap_if_ready() else { return };
+    let Some(heap) = state::heap_if_ready() else {
+        return;
+    };
     // SAFETY: the collecting thread holds the lock, all others are stopped.
     let finalizers = unsafe { FINALIZERS.held() };
     // SAFETY (these and those below): as above.
@@ -118,7 +126,8 @@ impl Finalizers {
     fn mark_ordered<C: Closure>(&mut self, heap: &BoehmHeap, closure: &mut C) {
         self.registered.each(|f| {
             let object = Address::new(f.object);
-            if f.order == Order::NoOrder || closure.is_marked(object) || !heap.is_allocated(object) {
+            if f.order == Order::NoOrder || closure.is_marked(object) || !heap.is_allocated(object)
+            {
                 return;
             }
             if f.order == Order::IgnoreSelf {
@@ -131,7 +140,11 @@ impl Finalizers {
     }
 
     fn enqueue<C: Closure>(&mut self, heap: &BoehmHeap, closure: &mut C) {
-        let Self { registered, queue, fresh } = self;
+        let Self {
+            registered,
+            queue,
+            fresh,
+        } = self;
         let before = queue.len();
         registered.retain(|f| {
             let object = Address::new(f.object);
@@ -141,14 +154,20 @@ impl Finalizers {
             // What was freed meanwhile has no finalizer any more. There is room for all others.
             heap.is_allocated(object) && !queue.push(*f)
         });
-        for f in queue.as_slice().iter().skip(before).filter(|f| f.order == Order::NoOrder) {
+        for f in queue
+            .as_slice()
+            .iter()
+            .skip(before)
+            .filter(|f| f.order == Order::NoOrder)
+        {
             if let Some(object) = ObjectReference::from_address(Address::new(f.object)) {
                 closure.object(object);
                 closure.drain();
             }
         }
         queue.retain_from(before, |f| {
-            let unreachable = f.order != Order::Unreachable || !closure.is_marked(Address::new(f.object));
+            let unreachable =
+                f.order != Order::Unreachable || !closure.is_marked(Address::new(f.object));
             // It was in the table until now, so there is room.
             unreachable || registered.insert(*f).is_err()
         });
@@ -165,8 +184,11 @@ impl Finalizers {
 
 /// Reports all words of an object that do not refer to the object itself.
 fn report_others<C: Closure>(heap: &BoehmHeap, object: Address, closure: &mut C) {
-    let Some(cell) = heap.cell(WildWord::new(object.as_usize())) else { return };
-    if cell.kind == ATOMIC || cell.kind == ATOMIC_UNCOLLECTABLE || crate::kinds::is_leaf(cell.kind) {
+    let Some(cell) = heap.cell(WildWord::new(object.as_usize())) else {
+        return;
+    };
+    if cell.kind == ATOMIC || cell.kind == ATOMIC_UNCOLLECTABLE || crate::kinds::is_leaf(cell.kind)
+    {
         return;
     }
     let end = cell.start.add(cell.bytes);
@@ -232,7 +254,9 @@ extern "C-unwind" fn run() {
         }
         return;
     }
-    let Some(record) = threads::current() else { return };
+    let Some(record) = threads::current() else {
+        return;
+    };
     let depth = record.finalizing.load(Ordering::Relaxed);
     if depth > 0 {
         let skipped = record.finalizing_skipped.load(Ordering::Relaxed) + 1;
@@ -263,12 +287,17 @@ fn next(heap: &BoehmHeap) -> Option<Finalizer> {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_invoke_finalizers() -> c_int {
     let mut count = 0;
-    let Some(heap) = state::heap_if_ready() else { return 0 };
+    let Some(heap) = state::heap_if_ready() else {
+        return 0;
+    };
     while GC_should_invoke_finalizers() != 0 {
         let Some(f) = next(heap) else { break };
         if let Some(function) = f.function {
             // The object is on this stack until the call has ended.
-            let (object, data) = (core::hint::black_box(pointer(f.object)), core::hint::black_box(pointer(f.data)));
+            let (object, data) = (
+                core::hint::black_box(pointer(f.object)),
+                core::hint::black_box(pointer(f.data)),
+            );
             // SAFETY: the client's function, called as the interface says.
             unsafe { function(object, data) };
             core::hint::black_box((object, data));
@@ -287,10 +316,14 @@ pub extern "C" fn GC_should_invoke_finalizers() -> c_int {
 /// Runs all finalizers, also those of objects that are reachable, until none is registered. For the end of the program.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_finalize_all() {
-    let Some(heap) = state::heap_if_ready() else { return };
+    let Some(heap) = state::heap_if_ready() else {
+        return;
+    };
     loop {
         let queued = FINALIZERS.with(heap, |f| {
-            let Finalizers { registered, queue, .. } = f;
+            let Finalizers {
+                registered, queue, ..
+            } = f;
             // Room was made for each when it was registered.
             registered.retain(|f| !queue.push(*f));
             QUEUED.store(queue.len(), Ordering::Relaxed);
@@ -319,9 +352,19 @@ unsafe fn register(
     if let Some(heap) = state::heap_if_ready()
         && cell_at(object).is_some()
     {
-        let new = Finalizer { object: object.addr(), function, data: data.expose_provenance(), order };
+        let new = Finalizer {
+            object: object.addr(),
+            function,
+            data: data.expose_provenance(),
+            order,
+        };
         old = set(heap, new);
-        if function.is_some() && old.is_none() && FINALIZERS.with(heap, |f| f.registered.get(new.object)).is_none() {
+        if function.is_some()
+            && old.is_none()
+            && FINALIZERS
+                .with(heap, |f| f.registered.get(new.object))
+                .is_none()
+        {
             // There is no memory for it. The client's function may free some, throw, or give up.
             if !crate::alloc::oom(size_of::<Finalizer>()).is_null() {
                 old = set(heap, new);
@@ -366,7 +409,16 @@ pub unsafe extern "C-unwind" fn GC_register_finalizer(
     old_data: *mut *mut c_void,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { register(object, function, data, old_function, old_data, Order::Normal) }
+    unsafe {
+        register(
+            object,
+            function,
+            data,
+            old_function,
+            old_data,
+            Order::Normal,
+        )
+    }
 }
 
 /// As [`GC_register_finalizer`]; references of the object to itself do not count.
@@ -382,7 +434,16 @@ pub unsafe extern "C-unwind" fn GC_register_finalizer_ignore_self(
     old_data: *mut *mut c_void,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { register(object, function, data, old_function, old_data, Order::IgnoreSelf) }
+    unsafe {
+        register(
+            object,
+            function,
+            data,
+            old_function,
+            old_data,
+            Order::IgnoreSelf,
+        )
+    }
 }
 
 /// As [`GC_register_finalizer`], without regard to what refers to the object.
@@ -398,7 +459,16 @@ pub unsafe extern "C-unwind" fn GC_register_finalizer_no_order(
     old_data: *mut *mut c_void,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { register(object, function, data, old_function, old_data, Order::NoOrder) }
+    unsafe {
+        register(
+            object,
+            function,
+            data,
+            old_function,
+            old_data,
+            Order::NoOrder,
+        )
+    }
 }
 
 /// As [`GC_register_finalizer`], and only when also no object that is being finalized without order refers to it.
@@ -414,7 +484,16 @@ pub unsafe extern "C-unwind" fn GC_register_finalizer_unreachable(
     old_data: *mut *mut c_void,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { register(object, function, data, old_function, old_data, Order::Unreachable) }
+    unsafe {
+        register(
+            object,
+            function,
+            data,
+            old_function,
+            old_data,
+            Order::Unreachable,
+        )
+    }
 }
 
 /// Sets the function that is told of each object that is queued, with the heap's lock held.

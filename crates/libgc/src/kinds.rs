@@ -49,8 +49,12 @@ pub struct GC_ms_entry {
 }
 
 /// A client's mark procedure: object, mark stack pointer, its limit, and the rest of the descriptor.
-pub type GC_mark_proc =
-    unsafe extern "C-unwind" fn(*mut usize, *mut GC_ms_entry, *mut GC_ms_entry, usize) -> *mut GC_ms_entry;
+pub type GC_mark_proc = unsafe extern "C-unwind" fn(
+    *mut usize,
+    *mut GC_ms_entry,
+    *mut GC_ms_entry,
+    usize,
+) -> *mut GC_ms_entry;
 /// A client's function that describes an object in a buffer of 40 bytes.
 pub type GC_describe_type_fn = unsafe extern "C-unwind" fn(*mut c_void, *mut c_char);
 
@@ -68,13 +72,16 @@ static NEXT_PROC: AtomicUsize = AtomicUsize::new(RESERVED + 2);
 /// Pointers in what [`GC_new_free_list`] gives: one for each size up to 2 KiB.
 const FREE_LIST: usize = 129;
 /// Free lists that are always empty: who takes from them by hand finds nothing and calls us.
-static FREE_LISTS: [AtomicPtr<c_void>; FREE_LIST * MAX_KINDS] = [const { AtomicPtr::new(ptr::null_mut()) }; FREE_LIST * MAX_KINDS];
+static FREE_LISTS: [AtomicPtr<c_void>; FREE_LIST * MAX_KINDS] =
+    [const { AtomicPtr::new(ptr::null_mut()) }; FREE_LIST * MAX_KINDS];
 /// How many were given.
 static NEXT_FREE_LIST: AtomicUsize = AtomicUsize::new(0);
 
 /// The kind of a number of the client's, if there is one.
 pub(crate) fn known(kind: c_int) -> Option<Kind> {
-    let index = u8::try_from(kind).ok().filter(|k| usize::from(*k) < MAX_KINDS)?;
+    let index = u8::try_from(kind)
+        .ok()
+        .filter(|k| usize::from(*k) < MAX_KINDS)?;
     (DEFINED.load(Ordering::Acquire) >> index & 1 != 0).then_some(Kind(index))
 }
 
@@ -84,8 +91,12 @@ pub(crate) fn is_leaf(kind: Kind) -> bool {
         NORMAL | UNCOLLECTABLE | TYPED => false,
         _ => {
             let index = usize::from(kind.0);
-            DESCRIPTORS.get(index).is_none_or(|d| d.load(Ordering::Relaxed) == 0)
-                && ADD_SIZE.get(index).is_none_or(|a| a.load(Ordering::Relaxed) == 0)
+            DESCRIPTORS
+                .get(index)
+                .is_none_or(|d| d.load(Ordering::Relaxed) == 0)
+                && ADD_SIZE
+                    .get(index)
+                    .is_none_or(|a| a.load(Ordering::Relaxed) == 0)
         }
     }
 }
@@ -94,7 +105,13 @@ pub(crate) fn is_leaf(kind: Kind) -> bool {
 pub(crate) fn define_locked(descriptor: usize, add_size: bool, clear: bool) -> Option<Kind> {
     let heap = state::heap_if_ready()?;
     let leaf = descriptor == 0 && !add_size;
-    let kind = heap.define_kind_locked(KindTraits { leaf, zeroed: clear, collectable: true }).ok()?;
+    let kind = heap
+        .define_kind_locked(KindTraits {
+            leaf,
+            zeroed: clear,
+            collectable: true,
+        })
+        .ok()?;
     let index = usize::from(kind.0);
     if let (Some(d), Some(a)) = (DESCRIPTORS.get(index), ADD_SIZE.get(index)) {
         d.store(descriptor, Ordering::Relaxed);
@@ -125,7 +142,9 @@ fn scan_other<T: Visitor>(cell: Cell, visit: &mut T) {
         return typed::scan_array(cell, visit);
     }
     let index = usize::from(cell.kind.0);
-    let (Some(descriptor), Some(add_size)) = (DESCRIPTORS.get(index), ADD_SIZE.get(index)) else { return };
+    let (Some(descriptor), Some(add_size)) = (DESCRIPTORS.get(index), ADD_SIZE.get(index)) else {
+        return;
+    };
     let mut descriptor = descriptor.load(Ordering::Relaxed);
     if add_size.load(Ordering::Relaxed) != 0 {
         descriptor = descriptor.wrapping_add(cell.bytes);
@@ -218,7 +237,11 @@ fn procedure<T: Visitor>(descriptor: usize, cell: Cell, visit: &mut T) {
         // SAFETY: the caller's promise.
         unsafe { &mut *visit.cast::<T>() }.field_word(WildWord::new(word));
     }
-    let mut cookie = Cookie { visit: ptr::from_mut(visit).cast(), word: word::<T>, magic: MAGIC };
+    let mut cookie = Cookie {
+        visit: ptr::from_mut(visit).cast(),
+        word: word::<T>,
+        magic: MAGIC,
+    };
     let stack: *mut GC_ms_entry = (&raw mut cookie).cast();
     let limit = stack.wrapping_byte_add(ROOM);
     // SAFETY: the client's procedure, called as the interface says: on an object, or a cell that is zero.
@@ -249,8 +272,12 @@ pub unsafe extern "C" fn GC_mark_and_push(
 /// A new array of free lists for [`GC_new_kind`].
 #[unsafe(no_mangle)]
 pub extern "C" fn GC_new_free_list_inner() -> *mut *mut c_void {
-    let index = NEXT_FREE_LIST.fetch_add(1, Ordering::Relaxed).min(MAX_KINDS - 1);
-    FREE_LISTS.get(index * FREE_LIST).map_or(ptr::null_mut(), AtomicPtr::as_ptr)
+    let index = NEXT_FREE_LIST
+        .fetch_add(1, Ordering::Relaxed)
+        .min(MAX_KINDS - 1);
+    FREE_LISTS
+        .get(index * FREE_LIST)
+        .map_or(ptr::null_mut(), AtomicPtr::as_ptr)
 }
 
 /// A new array of free lists for [`GC_new_kind`].
@@ -268,8 +295,15 @@ pub(crate) const fn empty_free_list() -> *mut c_void {
 /// and zeroed if `clear`. A kind whose descriptor comes to 0 is never scanned. Where there are too many kinds already, the
 /// number of the normal kind.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn GC_new_kind(_free_list: *mut *mut c_void, descriptor: usize, add_size: c_int, clear: c_int) -> c_uint {
-    let Some(heap) = state::heap() else { return c_uint::from(NORMAL.0) };
+pub extern "C-unwind" fn GC_new_kind(
+    _free_list: *mut *mut c_void,
+    descriptor: usize,
+    add_size: c_int,
+    clear: c_int,
+) -> c_uint {
+    let Some(heap) = state::heap() else {
+        return c_uint::from(NORMAL.0);
+    };
     heap.lock();
     let kind = define_locked(descriptor, add_size != 0, clear != 0);
     heap.unlock();
@@ -284,7 +318,11 @@ pub extern "C-unwind" fn GC_new_kind_inner(
     add_size: c_int,
     clear: c_int,
 ) -> c_uint {
-    c_uint::from(define_locked(descriptor, add_size != 0, clear != 0).unwrap_or(NORMAL).0)
+    c_uint::from(
+        define_locked(descriptor, add_size != 0, clear != 0)
+            .unwrap_or(NORMAL)
+            .0,
+    )
 }
 
 /// Makes a mark procedure known: its number for a descriptor. Where there are too many already, a number whose objects are
@@ -314,7 +352,11 @@ pub extern "C" fn GC_new_proc_inner(procedure: Option<GC_mark_proc>) -> c_uint {
 
 /// Descriptions of objects appear nowhere: nothing is printed.
 #[unsafe(no_mangle)]
-pub extern "C" fn GC_register_describe_type_fn(_kind: c_int, _describe: Option<GC_describe_type_fn>) {}
+pub extern "C" fn GC_register_describe_type_fn(
+    _kind: c_int,
+    _describe: Option<GC_describe_type_fn>,
+) {
+}
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -356,7 +398,12 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn cell_of(words: &[usize]) -> Cell {
-        Cell { start: Address::from_ptr(words.as_ptr()), bytes: words.len() * 8, kind: Kind(9), large: false }
+        Cell {
+            start: Address::from_ptr(words.as_ptr()),
+            bytes: words.len() * 8,
+            kind: Kind(9),
+            large: false,
+        }
     }
 
     fn reported(descriptor: usize, words: &[usize]) -> Vec<usize> {
@@ -400,8 +447,18 @@ pub(crate) mod tests {
     ) -> *mut GC_ms_entry {
         // SAFETY: the tests' cells have two words; the stack pointer is the one given.
         unsafe {
-            let stack = GC_mark_and_push(ptr::without_provenance_mut(*object.add(1)), stack, limit, ptr::null_mut());
-            GC_mark_and_push(ptr::without_provenance_mut(environment), stack, limit, ptr::null_mut())
+            let stack = GC_mark_and_push(
+                ptr::without_provenance_mut(*object.add(1)),
+                stack,
+                limit,
+                ptr::null_mut(),
+            );
+            GC_mark_and_push(
+                ptr::without_provenance_mut(environment),
+                stack,
+                limit,
+                ptr::null_mut(),
+            )
         }
     }
 
@@ -411,8 +468,21 @@ pub(crate) mod tests {
         let descriptor = (77 << PROCEDURE_BITS | index) << TAG_BITS | PROCEDURE;
         assert_eq!(reported(descriptor, &[1, 2, 3]), [2, 77]);
         // Not made known: everything.
-        assert_eq!(reported((PROCEDURES - 1) << TAG_BITS | PROCEDURE, &[1, 2, 3]), [1, 2, 3]);
+        assert_eq!(
+            reported((PROCEDURES - 1) << TAG_BITS | PROCEDURE, &[1, 2, 3]),
+            [1, 2, 3]
+        );
         // SAFETY: null is allowed.
-        assert!(unsafe { GC_mark_and_push(ptr::null_mut(), ptr::null_mut(), ptr::null_mut(), ptr::null_mut()) }.is_null());
+        assert!(
+            unsafe {
+                GC_mark_and_push(
+                    ptr::null_mut(),
+                    ptr::null_mut(),
+                    ptr::null_mut(),
+                    ptr::null_mut(),
+                )
+            }
+            .is_null()
+        );
     }
 }

@@ -15,9 +15,18 @@
 //!   interface says that it is called with the lock held.
 //! - Lock order: the heap's lock; then nothing.
 
-#![allow(non_upper_case_globals, reason = "the exported variables have the names of Boehm's interface")]
-#![allow(non_snake_case, reason = "the exported functions have the names of Boehm's interface")]
-#![allow(non_camel_case_types, reason = "the types of that interface have its names")]
+#![allow(
+    non_upper_case_globals,
+    reason = "the exported variables have the names of Boehm's interface"
+)]
+#![allow(
+    non_snake_case,
+    reason = "the exported functions have the names of Boehm's interface"
+)]
+#![allow(
+    non_camel_case_types,
+    reason = "the types of that interface have its names"
+)]
 
 pub mod alloc;
 pub mod callback;

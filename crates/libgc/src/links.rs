@@ -49,8 +49,15 @@ impl Links {
         if !is_place(at) || cell_at(object).is_none() {
             return UNIMPLEMENTED;
         }
-        let Some(heap) = state::heap_if_ready() else { return UNIMPLEMENTED };
-        match self.0.with(heap, |table| table.insert(Link { at: at.addr(), object: object.addr() })) {
+        let Some(heap) = state::heap_if_ready() else {
+            return UNIMPLEMENTED;
+        };
+        match self.0.with(heap, |table| {
+            table.insert(Link {
+                at: at.addr(),
+                object: object.addr(),
+            })
+        }) {
             Ok(None) => SUCCESS,
             Ok(Some(_)) => DUPLICATE,
             Err(_) => NO_MEMORY,
@@ -58,12 +65,16 @@ impl Links {
     }
 
     fn unregister(&self, at: *mut *mut c_void) -> c_int {
-        let Some(heap) = state::heap_if_ready() else { return 0 };
+        let Some(heap) = state::heap_if_ready() else {
+            return 0;
+        };
         c_int::from(self.0.with(heap, |table| table.remove(at.addr())).is_some())
     }
 
     fn move_to(&self, from: *mut *mut c_void, to: *mut *mut c_void) -> c_int {
-        let Some(heap) = state::heap_if_ready() else { return NOT_FOUND };
+        let Some(heap) = state::heap_if_ready() else {
+            return NOT_FOUND;
+        };
         if !is_place(to) {
             return UNIMPLEMENTED;
         }
@@ -79,7 +90,16 @@ impl Links {
             }
             match table.remove(from.addr()) {
                 // After a removal there is room.
-                Some(link) if table.insert(Link { at: to.addr(), ..link }).is_ok() => SUCCESS,
+                Some(link)
+                    if table
+                        .insert(Link {
+                            at: to.addr(),
+                            ..link
+                        })
+                        .is_ok() =>
+                {
+                    SUCCESS
+                }
                 _ => NOT_FOUND,
             }
         })
@@ -111,7 +131,10 @@ impl Links {
     pub(crate) unsafe fn forget_dead<C: Closure>(&self, heap: &state::BoehmHeap, closure: &C) {
         // SAFETY: the caller's promise.
         let table = unsafe { self.0.held() };
-        table.retain(|link| heap.cell(WildWord::new(link.at)).is_none_or(|cell| closure.is_marked(cell.start)));
+        table.retain(|link| {
+            heap.cell(WildWord::new(link.at))
+                .is_none_or(|cell| closure.is_marked(cell.start))
+        });
     }
 
     /// Gives back memory. World running.
@@ -149,7 +172,10 @@ pub extern "C-unwind" fn GC_register_disappearing_link(link: *mut *mut c_void) -
 /// and is now for this object; 2 if there is no memory; 3 if `object` is not the start of an object or the link is not
 /// aligned. The word itself should not be visible to the collector.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn GC_general_register_disappearing_link(link: *mut *mut c_void, object: *const c_void) -> c_int {
+pub extern "C-unwind" fn GC_general_register_disappearing_link(
+    link: *mut *mut c_void,
+    object: *const c_void,
+) -> c_int {
     SHORT.register(link, object)
 }
 
@@ -161,13 +187,19 @@ pub extern "C-unwind" fn GC_unregister_disappearing_link(link: *mut *mut c_void)
 
 /// Lets a link be at another place, whose contents are not touched. 0; 1 if there is a link there; 4 if there is none here.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn GC_move_disappearing_link(link: *mut *mut c_void, new_link: *mut *mut c_void) -> c_int {
+pub extern "C-unwind" fn GC_move_disappearing_link(
+    link: *mut *mut c_void,
+    new_link: *mut *mut c_void,
+) -> c_int {
     SHORT.move_to(link, new_link)
 }
 
 /// As [`GC_general_register_disappearing_link`], for links that last until no finalizer can reach the object.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn GC_register_long_link(link: *mut *mut c_void, object: *const c_void) -> c_int {
+pub extern "C-unwind" fn GC_register_long_link(
+    link: *mut *mut c_void,
+    object: *const c_void,
+) -> c_int {
     LONG.register(link, object)
 }
 
@@ -179,6 +211,9 @@ pub extern "C-unwind" fn GC_unregister_long_link(link: *mut *mut c_void) -> c_in
 
 /// As [`GC_move_disappearing_link`], for long links.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn GC_move_long_link(link: *mut *mut c_void, new_link: *mut *mut c_void) -> c_int {
+pub extern "C-unwind" fn GC_move_long_link(
+    link: *mut *mut c_void,
+    new_link: *mut *mut c_void,
+) -> c_int {
     LONG.move_to(link, new_link)
 }

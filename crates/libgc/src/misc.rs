@@ -30,7 +30,10 @@ pub(crate) fn note_displacement(offset: usize) {
 /// # Safety
 /// `f` can be called with `data`. If it leaves by a jump or an exception, the lock stays taken.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn GC_call_with_alloc_lock(f: GC_fn_type, data: *mut c_void) -> *mut c_void {
+pub unsafe extern "C-unwind" fn GC_call_with_alloc_lock(
+    f: GC_fn_type,
+    data: *mut c_void,
+) -> *mut c_void {
     let Some(heap) = state::heap() else {
         // Without a heap there is nothing that could happen meanwhile.
         // SAFETY: the caller's promise.
@@ -128,7 +131,9 @@ pub extern "C-unwind" fn GC_is_valid_displacement(inside: *mut c_void) -> *mut c
         let offset = inside.addr() - cell.start.as_usize();
         offset == 0
             || config::GC_get_all_interior_pointers() != 0
-            || DISPLACEMENTS.get(offset / 64).is_some_and(|w| w.load(Ordering::Relaxed) >> (offset % 64) & 1 != 0)
+            || DISPLACEMENTS
+                .get(offset / 64)
+                .is_some_and(|w| w.load(Ordering::Relaxed) >> (offset % 64) & 1 != 0)
     });
     if !valid && let Some(f) = config::GC_is_valid_displacement_print_proc.get() {
         // SAFETY: the client's function.
@@ -142,8 +147,13 @@ pub extern "C-unwind" fn GC_is_valid_displacement(inside: *mut c_void) -> *mut c
 /// # Safety
 /// `f` can be called; it does not allocate.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn GC_enumerate_reachable_objects_inner(f: GC_reachable_object_proc, data: *mut c_void) {
-    let Some(heap) = state::heap_if_ready() else { return };
+pub unsafe extern "C-unwind" fn GC_enumerate_reachable_objects_inner(
+    f: GC_reachable_object_proc,
+    data: *mut c_void,
+) {
+    let Some(heap) = state::heap_if_ready() else {
+        return;
+    };
     heap.for_each_allocated(|cell| {
         // SAFETY: the caller's promise.
         unsafe { f(cell.start.as_mut_ptr(), cell.bytes, data) };
@@ -247,7 +257,9 @@ pub extern "C-unwind" fn GC_dump() {
 /// `name` is null or a terminated string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn GC_dump_named(name: *const c_char) {
-    let mut out = Out { fd: libc::STDOUT_FILENO };
+    let mut out = Out {
+        fd: libc::STDOUT_FILENO,
+    };
     // A dump that cannot be written is cut.
     if !name.is_null() {
         // SAFETY: the caller's promise.
@@ -260,16 +272,31 @@ pub unsafe extern "C-unwind" fn GC_dump_named(name: *const c_char) {
 
 fn dump(out: &mut Out) -> fmt::Result {
     writeln!(out, "collections: {}", state::GC_get_gc_no())?;
-    writeln!(out, "heap: {} bytes, {} of them free", usage::GC_get_heap_size(), usage::GC_get_free_bytes())?;
-    writeln!(out, "allocated: {} bytes, {} since the last collection", usage::GC_get_total_bytes(), usage::GC_get_bytes_since_gc())?;
+    writeln!(
+        out,
+        "heap: {} bytes, {} of them free",
+        usage::GC_get_heap_size(),
+        usage::GC_get_free_bytes()
+    )?;
+    writeln!(
+        out,
+        "allocated: {} bytes, {} since the last collection",
+        usage::GC_get_total_bytes(),
+        usage::GC_get_bytes_since_gc()
+    )?;
     writeln!(out, "static roots: {} bytes", config::static_bytes())?;
     dump_finalization(out)
 }
 
 fn dump_finalization(out: &mut Out) -> fmt::Result {
-    let Some(heap) = state::heap_if_ready() else { return Ok(()) };
+    let Some(heap) = state::heap_if_ready() else {
+        return Ok(());
+    };
     let [finalizers, queued, short, long] = finalize::counts(heap);
-    writeln!(out, "finalizers: {finalizers} registered, {queued} queued; links: {short} short, {long} long")
+    writeln!(
+        out,
+        "finalizers: {finalizers} registered, {queued} queued; links: {short} short, {long} long"
+    )
 }
 
 /// Writes the heap's bounds to standard output.
@@ -277,14 +304,21 @@ fn dump_finalization(out: &mut Out) -> fmt::Result {
 pub extern "C" fn GC_dump_regions() {
     if let Some(heap) = state::heap_if_ready() {
         let (low, high) = heap.bounds();
-        let _ = writeln!(Out { fd: libc::STDOUT_FILENO }, "heap from {low} to {high}");
+        let _ = writeln!(
+            Out {
+                fd: libc::STDOUT_FILENO
+            },
+            "heap from {low} to {high}"
+        );
     }
 }
 
 /// Writes the numbers of finalizers and links to standard output.
 #[unsafe(no_mangle)]
 pub extern "C" fn GC_dump_finalization() {
-    let _ = dump_finalization(&mut Out { fd: libc::STDOUT_FILENO });
+    let _ = dump_finalization(&mut Out {
+        fd: libc::STDOUT_FILENO,
+    });
 }
 
 /// There are no free lists to print.

@@ -67,13 +67,25 @@ pub unsafe extern "C-unwind" fn GC_pthread_create(
         // SAFETY: the caller's promise.
         unsafe { system_detach_state(attributes, &raw mut state) };
     }
-    let start = Start { routine, data, detached: state == libc::PTHREAD_CREATE_DETACHED, taken: AtomicU32::new(0) };
+    let start = Start {
+        routine,
+        data,
+        detached: state == libc::PTHREAD_CREATE_DETACHED,
+        taken: AtomicU32::new(0),
+    };
     let mut old = 0;
     // A creator that is cancelled while it waits would take the frame away from under the new thread.
     // SAFETY: a place for the old state.
     unsafe { system_cancel_state(CANCEL_DISABLE, &raw mut old) };
     // SAFETY: the caller's promise; `start` lives until it was taken.
-    let result = unsafe { system_create(thread, attributes, begin, (&raw const start).cast_mut().cast()) };
+    let result = unsafe {
+        system_create(
+            thread,
+            attributes,
+            begin,
+            (&raw const start).cast_mut().cast(),
+        )
+    };
     if result == 0 {
         while start.taken.load(Ordering::Acquire) == 0 {
             futex_wait(&start.taken, 0, None);
@@ -96,7 +108,9 @@ unsafe extern "C-unwind" fn begin(start: *mut c_void) -> *mut c_void {
         && let Some(record) = threads::attach(heap, None)
     {
         record.created.store(1, Ordering::Relaxed);
-        record.detached.store(u32::from(detached), Ordering::Relaxed);
+        record
+            .detached
+            .store(u32::from(detached), Ordering::Relaxed);
     }
     here[0] = data.expose_provenance();
     core::hint::black_box(&mut here);
@@ -115,7 +129,9 @@ unsafe extern "C-unwind" fn begin(start: *mut c_void) -> *mut c_void {
 /// The calling thread ends with this result.
 fn finish(result: *mut c_void) {
     if let (Some(heap), Some(record)) = (state::heap_if_ready(), threads::current()) {
-        record.result.store(result.expose_provenance(), Ordering::Relaxed);
+        record
+            .result
+            .store(result.expose_provenance(), Ordering::Relaxed);
         threads::detach(heap, record);
     }
 }
@@ -128,7 +144,9 @@ fn finish(result: *mut c_void) {
 pub unsafe extern "C-unwind" fn GC_pthread_exit(result: *mut c_void) -> ! {
     // Cleanup handlers and destructors may still use the heap: the key's destructor unregisters the thread.
     if let Some(record) = threads::current() {
-        record.result.store(result.expose_provenance(), Ordering::Relaxed);
+        record
+            .result
+            .store(result.expose_provenance(), Ordering::Relaxed);
     }
     // SAFETY: the caller's promise.
     unsafe { system_exit(result) }
@@ -136,7 +154,9 @@ pub unsafe extern "C-unwind" fn GC_pthread_exit(result: *mut c_void) -> ! {
 
 /// Forgets a thread that has ended, if it is known.
 fn forget(thread: libc::pthread_t, mark_detached: bool) {
-    let Some(heap) = state::heap_if_ready() else { return };
+    let Some(heap) = state::heap_if_ready() else {
+        return;
+    };
     heap.lock();
     if let Some(record) = threads::by_pthread(thread, &[FINISHED]) {
         record.state.store(FREE, Ordering::Release);
@@ -151,7 +171,10 @@ fn forget(thread: libc::pthread_t, mark_detached: bool) {
 /// # Safety
 /// As for `pthread_join`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn GC_pthread_join(thread: libc::pthread_t, result: *mut *mut c_void) -> c_int {
+pub unsafe extern "C-unwind" fn GC_pthread_join(
+    thread: libc::pthread_t,
+    result: *mut *mut c_void,
+) -> c_int {
     let mut value = ptr::null_mut();
     // SAFETY: the caller's promise; a place of our own, so that the value is on this stack before its record goes.
     let code = unsafe { system_join(thread, &raw mut value) };
@@ -193,7 +216,11 @@ pub unsafe extern "C-unwind" fn GC_pthread_cancel(thread: libc::pthread_t) -> c_
 /// # Safety
 /// As for `pthread_sigmask`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn GC_pthread_sigmask(how: c_int, set: *const libc::sigset_t, old: *mut libc::sigset_t) -> c_int {
+pub unsafe extern "C-unwind" fn GC_pthread_sigmask(
+    how: c_int,
+    set: *const libc::sigset_t,
+    old: *mut libc::sigset_t,
+) -> c_int {
     if set.is_null() || how == libc::SIG_UNBLOCK {
         // SAFETY: the caller's promise.
         return unsafe { libc::pthread_sigmask(how, set, old) };

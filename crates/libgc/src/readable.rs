@@ -57,22 +57,43 @@ pub(crate) fn mapped_start(end: Address, low: Address) -> Address {
 fn mapped(start: usize, bytes: usize) -> bool {
     let mut resident = [0u8; BATCH];
     // SAFETY: one byte of the array for each page; the kernel checks the range.
-    unsafe { libc::mincore(ptr::without_provenance_mut(start), bytes, resident.as_mut_ptr()) == 0 }
+    unsafe {
+        libc::mincore(
+            ptr::without_provenance_mut(start),
+            bytes,
+            resident.as_mut_ptr(),
+        ) == 0
+    }
 }
 
 /// How many of the first `pages` pages from the one of `at` on can be read.
 fn probe(at: usize, pages: usize) -> usize {
     let mut bytes = [0u8; BATCH];
     if !REFUSED.load(Ordering::Relaxed) {
-        let mut remote = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
+        let mut remote = [libc::iovec {
+            iov_base: ptr::null_mut(),
+            iov_len: 0,
+        }; BATCH];
         let base = at & !(PAGE - 1);
         for (i, v) in remote.iter_mut().take(pages).enumerate() {
             v.iov_base = ptr::without_provenance_mut(base + i * PAGE);
             v.iov_len = 1;
         }
-        let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: pages };
+        let local = libc::iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: pages,
+        };
         // SAFETY: the local vector is `bytes`; what the remote one names is checked by the kernel.
-        let n = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, remote.as_ptr(), pages as libc::c_ulong, 0) };
+        let n = unsafe {
+            libc::process_vm_readv(
+                libc::getpid(),
+                &raw const local,
+                1,
+                remote.as_ptr(),
+                pages as libc::c_ulong,
+                0,
+            )
+        };
         if let Ok(n) = usize::try_from(n) {
             return n.min(pages);
         }
@@ -132,7 +153,9 @@ mod tests {
             libc::munmap(p.byte_add(180 * PAGE), PAGE);
             p.addr()
         };
-        let end = |from: usize, to: usize| readable_end(Address::new(base + from), Address::new(base + to)).as_usize() - base;
+        let end = |from: usize, to: usize| {
+            readable_end(Address::new(base + from), Address::new(base + to)).as_usize() - base
+        };
         assert_eq!(end(0, 100 * PAGE), 100 * PAGE);
         assert_eq!(end(24, 100 * PAGE - 8), 100 * PAGE - 8);
         assert_eq!(end(24, 200 * PAGE), 150 * PAGE);
@@ -141,7 +164,13 @@ mod tests {
         assert_eq!(end(40, 40), 40);
         assert_eq!(probe_by_pipe(base + 148 * PAGE, 8), 2);
         assert_eq!(probe(8, 4), 0);
-        assert_eq!(mapped_start(Address::new(base + 200 * PAGE - 8), Address::new(base)).as_usize(), base + 181 * PAGE);
-        assert_eq!(mapped_start(Address::new(base + 180 * PAGE), Address::new(base)).as_usize(), base);
+        assert_eq!(
+            mapped_start(Address::new(base + 200 * PAGE - 8), Address::new(base)).as_usize(),
+            base + 181 * PAGE
+        );
+        assert_eq!(
+            mapped_start(Address::new(base + 180 * PAGE), Address::new(base)).as_usize(),
+            base
+        );
     }
 }

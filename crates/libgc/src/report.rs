@@ -51,7 +51,10 @@ unsafe impl Sync for Guarded {}
 static TALLY: Guarded = Guarded(UnsafeCell::new(None));
 
 /// The sums. The heap's lock is held and no other reference to them is in use: no function here calls another meanwhile.
-#[allow(clippy::mut_from_ref, reason = "the heap's lock makes it exclusive, as the one caller at a time promises")]
+#[allow(
+    clippy::mut_from_ref,
+    reason = "the heap's lock makes it exclusive, as the one caller at a time promises"
+)]
 fn tally() -> Option<&'static mut Tally> {
     // SAFETY: as above.
     unsafe { (*TALLY.0.get()).as_mut() }
@@ -60,23 +63,39 @@ fn tally() -> Option<&'static mut Tally> {
 /// Reads the environment. Called once, when the heap is made, before anybody else can use it.
 pub(crate) fn init(option_error: Option<String>) {
     if let Some(target) = std::env::var_os("HEAPWRIGHT_LOG").filter(|v| !v.is_empty()) {
-        let fd = if target == "stderr" || target == "gc" { libc::STDERR_FILENO } else { open_log(target.into_vec()) };
+        let fd = if target == "stderr" || target == "gc" {
+            libc::STDERR_FILENO
+        } else {
+            open_log(target.into_vec())
+        };
         LOG.store(fd, Ordering::Relaxed);
     }
-    let directory = std::env::var_os("HEAPWRIGHT_STATS_DIR").filter(|v| !v.is_empty()).map(PathBuf::from);
-    let pauses = directory.as_ref().and_then(|_| MappedVec::new(real_port(), MAX_PAUSES, c"heapwright pauses").ok());
+    let directory = std::env::var_os("HEAPWRIGHT_STATS_DIR")
+        .filter(|v| !v.is_empty())
+        .map(PathBuf::from);
+    let pauses = directory
+        .as_ref()
+        .and_then(|_| MappedVec::new(real_port(), MAX_PAUSES, c"heapwright pauses").ok());
     if directory.is_some() {
         // If it cannot be registered there is no file: the same as one that cannot be written.
         // SAFETY: a function that lives as long as the library.
         let _ = unsafe { libc::atexit(at_exit) };
     }
-    let tally = Tally { born_ns: clock::monotonic_ns(), pauses, directory, option_error, ..Tally::default() };
+    let tally = Tally {
+        born_ns: clock::monotonic_ns(),
+        pauses,
+        directory,
+        option_error,
+        ..Tally::default()
+    };
     // SAFETY: before the heap is published: nobody else has a reference.
     unsafe { *TALLY.0.get() = Some(tally) };
 }
 
 fn open_log(path: Vec<u8>) -> c_int {
-    let Ok(path) = CString::new(path) else { return -1 };
+    let Ok(path) = CString::new(path) else {
+        return -1;
+    };
     let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
     // SAFETY: a terminated path.
     unsafe { libc::open(path.as_ptr(), flags, 0o644) }
@@ -91,16 +110,25 @@ pub(crate) fn collected(stats: &CollectionStats) {
     }
     tally.pause_total_ns += stats.pause_ns;
     tally.pause_max_ns = tally.pause_max_ns.max(stats.pause_ns);
-    tally.pause_min_ns = if tally.collections == 1 { stats.pause_ns } else { tally.pause_min_ns.min(stats.pause_ns) };
+    tally.pause_min_ns = if tally.collections == 1 {
+        stats.pause_ns
+    } else {
+        tally.pause_min_ns.min(stats.pause_ns)
+    };
     tally.cpu_ns += stats.cpu_ns;
     tally.violations += stats.violations as u64;
-    tally.peak_heap_bytes = tally.peak_heap_bytes.max(stats.heap_bytes + stats.returned_bytes);
+    tally.peak_heap_bytes = tally
+        .peak_heap_bytes
+        .max(stats.heap_bytes + stats.returned_bytes);
     if let Some(pauses) = &mut tally.pauses {
         let _ = pauses.push(stats.pause_ns);
     }
     let fd = LOG.load(Ordering::Relaxed);
     if fd >= 0 {
-        let mut line = Line { bytes: [0; 256], len: 0 };
+        let mut line = Line {
+            bytes: [0; 256],
+            len: 0,
+        };
         let at = stats.start_ns.saturating_sub(tally.born_ns);
         // A line that is too long is cut.
         let _ = write!(
@@ -140,7 +168,11 @@ impl Write for Line {
         let n = text.len().min(room);
         self.bytes[self.len..self.len + n].copy_from_slice(&text.as_bytes()[..n]);
         self.len += n;
-        if n == text.len() { Ok(()) } else { Err(fmt::Error) }
+        if n == text.len() {
+            Ok(())
+        } else {
+            Err(fmt::Error)
+        }
     }
 }
 
@@ -174,7 +206,9 @@ pub(crate) fn after_fork() {
 }
 
 extern "C" fn at_exit() {
-    let Some(heap) = state::heap_if_ready() else { return };
+    let Some(heap) = state::heap_if_ready() else {
+        return;
+    };
     let usage = heap.usage();
     heap.lock();
     let written = tally().and_then(|tally| {
@@ -190,16 +224,40 @@ extern "C" fn at_exit() {
     }
 }
 
-fn json(tally: &mut Tally, pid: c_int, options: &heapwright::Options, usage: &heapwright::Usage) -> String {
+fn json(
+    tally: &mut Tally,
+    pid: c_int,
+    options: &heapwright::Options,
+    usage: &heapwright::Usage,
+) -> String {
     let mut out = String::with_capacity(1024);
-    let program = std::env::current_exe().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
-    let pauses: &mut [u64] = tally.pauses.as_mut().map_or(&mut [], MappedVec::as_mut_slice);
+    let program = std::env::current_exe()
+        .map(|p| p.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let pauses: &mut [u64] = tally
+        .pauses
+        .as_mut()
+        .map_or(&mut [], MappedVec::as_mut_slice);
     pauses.sort_unstable();
-    let _ = write!(out, "{{\"version\":1,\"pid\":{pid},\"program\":{},\"plan\":{}", quoted(&program), quoted(options.plan.name()));
-    let _ = write!(out, ",\"workers\":{},\"collections\":{},\"causes\":{{", options.workers, tally.collections);
+    let _ = write!(
+        out,
+        "{{\"version\":1,\"pid\":{pid},\"program\":{},\"plan\":{}",
+        quoted(&program),
+        quoted(options.plan.name())
+    );
+    let _ = write!(
+        out,
+        ",\"workers\":{},\"collections\":{},\"causes\":{{",
+        options.workers, tally.collections
+    );
     for (i, cause) in Cause::ALL.iter().enumerate() {
         let comma = if i == 0 { "" } else { "," };
-        let _ = write!(out, "{comma}{}:{}", quoted(cause.name()), tally.causes[cause.index()]);
+        let _ = write!(
+            out,
+            "{comma}{}:{}",
+            quoted(cause.name()),
+            tally.causes[cause.index()]
+        );
     }
     let _ = write!(
         out,
@@ -225,7 +283,10 @@ fn json(tally: &mut Tally, pid: c_int, options: &heapwright::Options, usage: &he
         tally.violations,
         tally.cpu_ns,
         clock::process_cpu_ns(),
-        tally.option_error.as_deref().map_or_else(|| String::from("null"), quoted)
+        tally
+            .option_error
+            .as_deref()
+            .map_or_else(|| String::from("null"), quoted)
     );
     out.push('\n');
     out
@@ -275,15 +336,27 @@ mod tests {
 
     #[test]
     fn a_line_that_is_too_long_is_cut() {
-        let mut line = Line { bytes: [0; 256], len: 0 };
+        let mut line = Line {
+            bytes: [0; 256],
+            len: 0,
+        };
         assert!(write!(line, "{}", "x".repeat(400)).is_err());
         assert_eq!(line.len, 255);
     }
 
     #[test]
     fn statistics_are_one_object() {
-        let mut tally = Tally { collections: 2, option_error: Some(String::from("no")), ..Tally::default() };
-        let text = json(&mut tally, 12, &heapwright::Options::default(), &heapwright::Usage::default());
+        let mut tally = Tally {
+            collections: 2,
+            option_error: Some(String::from("no")),
+            ..Tally::default()
+        };
+        let text = json(
+            &mut tally,
+            12,
+            &heapwright::Options::default(),
+            &heapwright::Usage::default(),
+        );
         assert!(text.starts_with("{\"version\":1,\"pid\":12,"));
         assert!(text.contains("\"causes\":{\"budget\":0,\"limit\":0,"));
         assert!(text.ends_with("\"option_error\":\"no\"}\n"));

@@ -53,7 +53,8 @@ pub static GC_no_dls: AtomicI32 = AtomicI32::new(0);
 /// A client's procedure that reports roots by `GC_push_all` and the like.
 pub type GC_push_other_roots_proc = unsafe extern "C-unwind" fn();
 /// Decides whether a segment of a loaded object is a root: file name, start, bytes.
-pub type GC_has_static_roots_func = unsafe extern "C-unwind" fn(*const c_char, *mut c_void, usize) -> c_int;
+pub type GC_has_static_roots_func =
+    unsafe extern "C-unwind" fn(*const c_char, *mut c_void, usize) -> c_int;
 
 /// The procedure that reports further roots, stacks included. Clients may store their own, which calls the old one. Null
 /// is none.
@@ -78,7 +79,10 @@ pub(crate) fn init() -> Result<(), OsError> {
 
 /// The lists. The heap's lock is held, and no other reference to them is in use: no function here calls another while
 /// it has them, nor a client.
-#[allow(clippy::mut_from_ref, reason = "the heap's lock makes it exclusive, as the one caller at a time promises")]
+#[allow(
+    clippy::mut_from_ref,
+    reason = "the heap's lock makes it exclusive, as the one caller at a time promises"
+)]
 fn lists() -> Option<&'static mut Lists> {
     // SAFETY: as above.
     unsafe { (*LISTS.0.get()).as_mut() }
@@ -86,7 +90,14 @@ fn lists() -> Option<&'static mut Lists> {
 
 /// Bytes of the static roots that the last collection saw. Heap lock held.
 pub(crate) fn static_bytes() -> usize {
-    lists().map_or(0, |lists| lists.loaded.as_slice().iter().map(|r| r.end - r.start).sum())
+    lists().map_or(0, |lists| {
+        lists
+            .loaded
+            .as_slice()
+            .iter()
+            .map(|r| r.end - r.start)
+            .sum()
+    })
 }
 
 /// Runs `f` on the lists with the heap's lock held.
@@ -114,7 +125,13 @@ pub(crate) fn before_stop() {
         lists.counts = None;
         return;
     }
-    let mut walk = Walk { lists, own: (&raw const LISTS).addr(), first: true, filter: has_static_roots(), failed: false };
+    let mut walk = Walk {
+        lists,
+        own: (&raw const LISTS).addr(),
+        first: true,
+        filter: has_static_roots(),
+        failed: false,
+    };
     // SAFETY: the callback's contract is that of `dl_iterate_phdr`; it gets our `Walk`.
     unsafe { libc::dl_iterate_phdr(Some(object), (&raw mut walk).cast()) };
     if walk.failed {
@@ -139,7 +156,11 @@ struct Walk<'a> {
 }
 
 /// One loaded object.
-unsafe extern "C" fn object(info: *mut libc::dl_phdr_info, size: usize, walk: *mut c_void) -> c_int {
+unsafe extern "C" fn object(
+    info: *mut libc::dl_phdr_info,
+    size: usize,
+    walk: *mut c_void,
+) -> c_int {
     // SAFETY: `dl_iterate_phdr` gives an object's description and what it was given above.
     let (info, walk) = unsafe { (&*info, &mut *walk.cast::<Walk<'_>>()) };
     if walk.first {
@@ -156,7 +177,8 @@ unsafe extern "C" fn object(info: *mut libc::dl_phdr_info, size: usize, walk: *m
         return 0;
     }
     // SAFETY: the object's program headers, which stay mapped during the call.
-    let headers = unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+    let headers =
+        unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
     let base = info.dlpi_addr as usize;
     let place = |h: &libc::Elf64_Phdr| {
         let start = base.wrapping_add(h.p_vaddr as usize);
@@ -165,21 +187,39 @@ unsafe extern "C" fn object(info: *mut libc::dl_phdr_info, size: usize, walk: *m
     // SAFETY: null or the object's name.
     let main = info.dlpi_name.is_null() || unsafe { *info.dlpi_name } == 0;
     let segments = || headers.iter().filter(|h| h.p_type == libc::PT_LOAD);
-    if !main && segments().map(place).any(|(start, end)| (start..end).contains(&walk.own)) {
+    if !main
+        && segments()
+            .map(place)
+            .any(|(start, end)| (start..end).contains(&walk.own))
+    {
         return 0;
     }
-    let relro = headers.iter().find(|h| h.p_type == libc::PT_GNU_RELRO).map(place);
-    for (start, end) in segments().filter(|h| h.p_flags & libc::PF_W != 0).map(place) {
+    let relro = headers
+        .iter()
+        .find(|h| h.p_type == libc::PT_GNU_RELRO)
+        .map(place);
+    for (start, end) in segments()
+        .filter(|h| h.p_flags & libc::PF_W != 0)
+        .map(place)
+    {
         // SAFETY: the client's function, called as the interface says: heap lock held.
         if walk.filter.is_some_and(|wanted| unsafe {
-            wanted(info.dlpi_name, ptr::with_exposed_provenance_mut(start), end.wrapping_sub(start)) == 0
+            wanted(
+                info.dlpi_name,
+                ptr::with_exposed_provenance_mut(start),
+                end.wrapping_sub(start),
+            ) == 0
         }) {
             continue;
         }
         let (cut_start, cut_end) = relro.unwrap_or((end, end));
         let before = inward(start, end.min(cut_start.max(start)));
         let after = inward(start.max(cut_end.min(end)), end);
-        let parts = if cut_start >= end || cut_end <= start { [inward(start, end), None] } else { [before, after] };
+        let parts = if cut_start >= end || cut_end <= start {
+            [inward(start, end), None]
+        } else {
+            [before, after]
+        };
         for part in parts.into_iter().flatten() {
             walk.failed |= walk.lists.loaded.push(part).is_err();
         }
@@ -202,7 +242,8 @@ pub(crate) fn report<T: Visitor>(visit: &mut T) {
     }
     let procedure = GC_push_other_roots.load(Ordering::Acquire);
     // SAFETY: null or the function that was stored; `Option` of a function has null for `None`.
-    let procedure = unsafe { core::mem::transmute::<*mut c_void, Option<GC_push_other_roots_proc>>(procedure) };
+    let procedure =
+        unsafe { core::mem::transmute::<*mut c_void, Option<GC_push_other_roots_proc>>(procedure) };
     if let Some(procedure) = procedure {
         let mut pusher = Pusher::new(visit);
         PUSHER.store(&raw mut pusher, Ordering::Release);
@@ -214,7 +255,9 @@ pub(crate) fn report<T: Visitor>(visit: &mut T) {
 
 /// The parts of `range` that are in none of `holes`, in ascending order.
 fn without(range: Range, holes: &[Range], each: &mut impl FnMut(Range)) {
-    let Some((hole, rest)) = holes.split_first() else { return each(range) };
+    let Some((hole, rest)) = holes.split_first() else {
+        return each(range);
+    };
     if hole.end <= range.start || range.end <= hole.start {
         return without(range, rest, each);
     }
@@ -281,7 +324,9 @@ unsafe extern "C-unwind" fn push_stacks() {
 pub unsafe extern "C" fn GC_push_all(bottom: *mut c_void, top: *mut c_void) {
     if let Some(r) = inward(bottom.addr(), top.addr()) {
         // SAFETY: the visitor of the same pusher; the caller's promise.
-        let _ = with_pusher(|p| unsafe { (p.field_range)(p.visit, Address::new(r.start), Address::new(r.end)) });
+        let _ = with_pusher(|p| unsafe {
+            (p.field_range)(p.visit, Address::new(r.start), Address::new(r.end))
+        });
     }
 }
 
@@ -293,7 +338,9 @@ pub unsafe extern "C" fn GC_push_all(bottom: *mut c_void, top: *mut c_void) {
 pub unsafe extern "C" fn GC_push_all_eager(bottom: *mut c_void, top: *mut c_void) {
     if let Some(r) = inward(bottom.addr(), top.addr()) {
         // SAFETY: the visitor of the same pusher; the caller's promise.
-        let _ = with_pusher(|p| unsafe { (p.root_range)(p.visit, Address::new(r.start), Address::new(r.end)) });
+        let _ = with_pusher(|p| unsafe {
+            (p.root_range)(p.visit, Address::new(r.start), Address::new(r.end))
+        });
     }
 }
 
@@ -325,7 +372,10 @@ pub extern "C" fn GC_is_marked(object: *const c_void) -> c_int {
     let start = Address::from_ptr(object);
     // SAFETY: the visitor of the same pusher.
     let marked = with_pusher(|p| unsafe { (p.is_marked)(p.visit, start) });
-    c_int::from(marked.unwrap_or_else(|| state::heap_if_ready().is_some_and(|heap| heap.is_allocated(start))))
+    c_int::from(
+        marked
+            .unwrap_or_else(|| state::heap_if_ready().is_some_and(|heap| heap.is_allocated(start))),
+    )
 }
 
 /// A mark cannot be taken back: the object is merely kept until the next collection.
@@ -359,13 +409,18 @@ pub extern "C" fn GC_set_no_dls(off: c_int) {
 /// Adds a range of roots, rounded inwards to words. Without effect if there is no memory for the list.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_add_roots(low: *mut c_void, high: *mut c_void) {
-    let Some(mut new) = inward(low.addr(), high.addr()) else { return };
+    let Some(mut new) = inward(low.addr(), high.addr()) else {
+        return;
+    };
     with_lists(|lists| {
         // Ranges that touch the new one become part of it.
         let mut i = 0;
         while let Some(old) = lists.added.as_slice().get(i).copied() {
             if old.start <= new.end && new.start <= old.end {
-                new = Range { start: old.start.min(new.start), end: old.end.max(new.end) };
+                new = Range {
+                    start: old.start.min(new.start),
+                    end: old.end.max(new.end),
+                };
                 let _ = lists.added.swap_remove(i);
                 i = 0;
             } else {
@@ -379,7 +434,9 @@ pub extern "C-unwind" fn GC_add_roots(low: *mut c_void, high: *mut c_void) {
 /// Removes the ranges that lie wholly in `[low, high)`.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_remove_roots(low: *mut c_void, high: *mut c_void) {
-    let Some(gone) = inward(low.addr(), high.addr()) else { return };
+    let Some(gone) = inward(low.addr(), high.addr()) else {
+        return;
+    };
     with_lists(|lists| {
         let mut i = 0;
         while let Some(old) = lists.added.as_slice().get(i) {
@@ -424,7 +481,13 @@ pub extern "C-unwind" fn GC_clear_exclusion_table() {
 pub extern "C-unwind" fn GC_is_tmp_root(at: *mut c_void) -> c_int {
     let at = at.addr();
     let mut found = false;
-    with_lists(|lists| found = lists.loaded.as_slice().iter().any(|r| (r.start..r.end).contains(&at)));
+    with_lists(|lists| {
+        found = lists
+            .loaded
+            .as_slice()
+            .iter()
+            .any(|r| (r.start..r.end).contains(&at))
+    });
     c_int::from(found)
 }
 
@@ -441,9 +504,19 @@ mod tests {
     use super::*;
 
     fn parts(range: (usize, usize), holes: &[(usize, usize)]) -> Vec<(usize, usize)> {
-        let holes: Vec<Range> = holes.iter().map(|&(start, end)| Range { start, end }).collect();
+        let holes: Vec<Range> = holes
+            .iter()
+            .map(|&(start, end)| Range { start, end })
+            .collect();
         let mut out = Vec::new();
-        without(Range { start: range.0, end: range.1 }, &holes, &mut |r| out.push((r.start, r.end)));
+        without(
+            Range {
+                start: range.0,
+                end: range.1,
+            },
+            &holes,
+            &mut |r| out.push((r.start, r.end)),
+        );
         out
     }
 
@@ -452,8 +525,14 @@ mod tests {
         assert_eq!(parts((64, 128), &[]), [(64, 128)]);
         assert_eq!(parts((64, 128), &[(0, 64), (128, 256)]), [(64, 128)]);
         assert_eq!(parts((64, 128), &[(0, 256)]), []);
-        assert_eq!(parts((64, 128), &[(80, 88), (96, 104)]), [(64, 80), (88, 96), (104, 128)]);
-        assert_eq!(parts((64, 128), &[(96, 104), (0, 80)]), [(80, 96), (104, 128)]);
+        assert_eq!(
+            parts((64, 128), &[(80, 88), (96, 104)]),
+            [(64, 80), (88, 96), (104, 128)]
+        );
+        assert_eq!(
+            parts((64, 128), &[(96, 104), (0, 80)]),
+            [(80, 96), (104, 128)]
+        );
         assert_eq!(parts((64, 128), &[(120, 256)]), [(64, 120)]);
     }
 

@@ -119,10 +119,15 @@ fn pthread_bounds() -> (usize, usize) {
         return (0, 0);
     }
     // SAFETY: initialised above; places for the results.
-    let got = unsafe { libc::pthread_attr_getstack(&raw const attributes, &raw mut low, &raw mut bytes) };
+    let got =
+        unsafe { libc::pthread_attr_getstack(&raw const attributes, &raw mut low, &raw mut bytes) };
     // SAFETY: initialised above, destroyed once.
     unsafe { libc::pthread_attr_destroy(&raw mut attributes) };
-    if got == 0 { (low.addr(), low.addr() + bytes) } else { (0, 0) }
+    if got == 0 {
+        (low.addr(), low.addr() + bytes)
+    } else {
+        (0, 0)
+    }
 }
 
 /// The calling thread's thread pointer: static thread-local storage lies below it. 0 where that is not so.
@@ -131,7 +136,9 @@ pub(crate) fn thread_pointer() -> usize {
     {
         let at: usize;
         // SAFETY: the first word of the thread control block is its own address (ABI for thread-local storage).
-        unsafe { core::arch::asm!("mov {}, qword ptr fs:[0]", out(reg) at, options(pure, readonly, nostack, preserves_flags)) };
+        unsafe {
+            core::arch::asm!("mov {}, qword ptr fs:[0]", out(reg) at, options(pure, readonly, nostack, preserves_flags))
+        };
         at
     }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
@@ -144,7 +151,11 @@ fn static_tls_bytes() -> usize {
         pointer: usize,
         most: usize,
     }
-    unsafe extern "C" fn object(info: *mut libc::dl_phdr_info, size: usize, walk: *mut c_void) -> libc::c_int {
+    unsafe extern "C" fn object(
+        info: *mut libc::dl_phdr_info,
+        size: usize,
+        walk: *mut c_void,
+    ) -> libc::c_int {
         // SAFETY: `dl_iterate_phdr` gives an object's description and what it was given below.
         let (info, walk) = unsafe { (&*info, &mut *walk.cast::<Walk>()) };
         if size >= size_of::<libc::dl_phdr_info>() && !info.dlpi_tls_data.is_null() {
@@ -163,7 +174,11 @@ fn static_tls_bytes() -> usize {
     // SAFETY: the callback's contract is that of `dl_iterate_phdr`; it gets our `Walk`.
     unsafe { libc::dl_iterate_phdr(Some(object), (&raw mut walk).cast()) };
     let low = Address::new(pointer - walk.most);
-    if readable::readable_end(low, Address::new(pointer)).as_usize() == pointer { walk.most } else { 0 }
+    if readable::readable_end(low, Address::new(pointer)).as_usize() == pointer {
+        walk.most
+    } else {
+        0
+    }
 }
 
 /// The bottom of a thread's present stack.
@@ -212,27 +227,28 @@ pub(crate) fn push_all<T: Visitor>(visit: &mut T) {
     let here = spill(&mut registers);
     let me = tls::current();
     let mut known = false;
-    threads::each(|record| {
-        match record.state.load(Ordering::Relaxed) {
-            threads::LIVE => {
-                let sp = if ptr::eq(record, me) {
-                    known = true;
-                    words(visit, &registers);
-                    here
-                } else {
-                    record.stack_pointer.load(Ordering::Relaxed)
-                };
-                push_one(visit, record, sp);
-            }
-            threads::FINISHED => visit.root_word(WildWord::new(record.result.load(Ordering::Relaxed))),
-            _ => {}
+    threads::each(|record| match record.state.load(Ordering::Relaxed) {
+        threads::LIVE => {
+            let sp = if ptr::eq(record, me) {
+                known = true;
+                words(visit, &registers);
+                here
+            } else {
+                record.stack_pointer.load(Ordering::Relaxed)
+            };
+            push_one(visit, record, sp);
         }
+        threads::FINISHED => visit.root_word(WildWord::new(record.result.load(Ordering::Relaxed))),
+        _ => {}
     });
     if !known {
         // A thread that could not be registered collects: what is known of it is where its stack is.
         words(visit, &registers);
         let from = Address::new(here & !7);
-        let to = readable::readable_end(from, Address::new(from.as_usize().saturating_add(UNKNOWN_STACK)));
+        let to = readable::readable_end(
+            from,
+            Address::new(from.as_usize().saturating_add(UNKNOWN_STACK)),
+        );
         // SAFETY: readable up to there, which was just asked.
         unsafe { visit.root_range(from, to) };
     }
@@ -270,7 +286,10 @@ fn push_one<T: Visitor>(visit: &mut T, record: &ThreadRecord, sp: usize) {
 
 /// Reports `[from, to)` of a thread's stack by the table at the top.
 fn push_range<T: Visitor>(visit: &mut T, record: &ThreadRecord, from: usize, to: usize) {
-    let (low, high) = (record.native_low.load(Ordering::Relaxed), record.native_high.load(Ordering::Relaxed));
+    let (low, high) = (
+        record.native_low.load(Ordering::Relaxed),
+        record.native_high.load(Ordering::Relaxed),
+    );
     let native = |at: usize| low <= at && at <= high;
     if native(from) {
         let to = if from <= to && native(to) { to } else { high };
@@ -279,7 +298,11 @@ fn push_range<T: Visitor>(visit: &mut T, record: &ThreadRecord, from: usize, to:
         return;
     }
     let known = from <= to && !native(to);
-    let limit = if known { to } else { from.saturating_add(UNKNOWN_STACK) };
+    let limit = if known {
+        to
+    } else {
+        from.saturating_add(UNKNOWN_STACK)
+    };
     let start = Address::new(from);
     let end = readable::readable_end(start, Address::new(limit));
     // SAFETY: readable up to there, which was just asked.
@@ -294,7 +317,8 @@ fn push_range<T: Visitor>(visit: &mut T, record: &ThreadRecord, from: usize, to:
 /// A function of the client's that is called with data.
 pub type GC_fn_type = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
 /// A function of the client's that is called with its stack's base and data.
-pub type GC_stack_base_func = unsafe extern "C-unwind" fn(*mut threads::GC_stack_base, *mut c_void) -> *mut c_void;
+pub type GC_stack_base_func =
+    unsafe extern "C-unwind" fn(*mut threads::GC_stack_base, *mut c_void) -> *mut c_void;
 
 /// Calls `f` while the calling thread counts as stopped: it is not signalled, and its stack is scanned as it is now. `f`
 /// must not touch the heap but through [`GC_call_with_gc_active`].
@@ -348,7 +372,10 @@ fn leave_blocked(heap: &state::BoehmHeap, record: &ThreadRecord) {
 /// `f` must be callable with `data`. If it leaves a blocked section by a jump or an exception, the thread stays active.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C-unwind" fn GC_call_with_gc_active(f: GC_fn_type, data: *mut c_void) -> *mut c_void {
+pub unsafe extern "C-unwind" fn GC_call_with_gc_active(
+    f: GC_fn_type,
+    data: *mut c_void,
+) -> *mut c_void {
     let (Some((heap, _)), Some(record)) = (threads::mutator(), threads::current()) else {
         // SAFETY: the caller's promise.
         return unsafe { f(data) };
@@ -368,7 +395,9 @@ pub unsafe extern "C-unwind" fn GC_call_with_gc_active(f: GC_fn_type, data: *mut
     let result = unsafe { f(data) };
     heap.lock();
     record.sections.store(section.outer, Ordering::Relaxed);
-    record.stack_pointer.store(section.blocked_from, Ordering::Relaxed);
+    record
+        .stack_pointer
+        .store(section.blocked_from, Ordering::Relaxed);
     record.context.store(0, Ordering::Relaxed);
     record.blocked.store(1, Ordering::Relaxed);
     heap.unlock();
@@ -381,8 +410,13 @@ pub unsafe extern "C-unwind" fn GC_call_with_gc_active(f: GC_fn_type, data: *mut
 /// `f` must be callable with `data`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C-unwind" fn GC_call_with_stack_base(f: GC_stack_base_func, data: *mut c_void) -> *mut c_void {
-    let mut base = threads::GC_stack_base { mem_base: ptr::null_mut() };
+pub unsafe extern "C-unwind" fn GC_call_with_stack_base(
+    f: GC_stack_base_func,
+    data: *mut c_void,
+) -> *mut c_void {
+    let mut base = threads::GC_stack_base {
+        mem_base: ptr::null_mut(),
+    };
     base.mem_base = (&raw mut base).cast();
     // SAFETY: the caller's promise.
     let result = unsafe { f(&raw mut base, data) };

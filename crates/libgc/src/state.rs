@@ -20,11 +20,31 @@ pub(crate) type BoehmHeap = Heap<BoehmVm>;
 /// The kinds that are there from the start, by Boehm's numbers: atomic, normal, uncollectable, typed, and uncollectable
 /// atomic. `GC_new_kind` adds more.
 pub(crate) const KINDS: &[KindTraits] = &[
-    KindTraits { leaf: true, zeroed: false, collectable: true },
-    KindTraits { leaf: false, zeroed: true, collectable: true },
-    KindTraits { leaf: false, zeroed: true, collectable: false },
-    KindTraits { leaf: false, zeroed: true, collectable: true },
-    KindTraits { leaf: true, zeroed: false, collectable: false },
+    KindTraits {
+        leaf: true,
+        zeroed: false,
+        collectable: true,
+    },
+    KindTraits {
+        leaf: false,
+        zeroed: true,
+        collectable: true,
+    },
+    KindTraits {
+        leaf: false,
+        zeroed: true,
+        collectable: false,
+    },
+    KindTraits {
+        leaf: false,
+        zeroed: true,
+        collectable: true,
+    },
+    KindTraits {
+        leaf: true,
+        zeroed: false,
+        collectable: false,
+    },
 ];
 
 struct Slot(UnsafeCell<MaybeUninit<BoehmHeap>>);
@@ -50,7 +70,8 @@ pub static GC_parallel: AtomicI32 = AtomicI32::new(0);
 
 /// No object lies below this address. Clients compare inline.
 #[unsafe(no_mangle)]
-pub static GC_least_plausible_heap_addr: AtomicPtr<c_void> = AtomicPtr::new(ptr::without_provenance_mut(usize::MAX));
+pub static GC_least_plausible_heap_addr: AtomicPtr<c_void> =
+    AtomicPtr::new(ptr::without_provenance_mut(usize::MAX));
 
 /// No object lies above this address. Clients compare inline.
 #[unsafe(no_mangle)]
@@ -121,10 +142,18 @@ fn build() -> Option<&'static BoehmHeap> {
         options.workers = markers.min(64);
     }
     let workers = options.workers;
-    let heap = BoehmHeap::builder().options(options).kinds(KINDS).port(real_port()).build(BoehmVm::new()).ok()?;
+    let heap = BoehmHeap::builder()
+        .options(options)
+        .kinds(KINDS)
+        .port(real_port())
+        .build(BoehmVm::new())
+        .ok()?;
     // SAFETY: `MAKING` is held and the heap is not ready: nobody else has a reference.
     let heap = unsafe { (*HEAP.0.get()).write(heap) };
-    GC_parallel.store(c_int::try_from(workers.saturating_sub(1)).unwrap_or(0), Ordering::Relaxed);
+    GC_parallel.store(
+        c_int::try_from(workers.saturating_sub(1)).unwrap_or(0),
+        Ordering::Relaxed,
+    );
     stack::init();
     stop::init();
     threads::make_exit_key();
@@ -136,7 +165,8 @@ fn build() -> Option<&'static BoehmHeap> {
 /// The options of the environment; wrong ones are passed over, and the first is returned.
 fn options_from_environment() -> (Options, Option<heapwright::OptionError>) {
     // Names and values that are no text cannot be ours.
-    let text = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let text = std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     Options::from_vars_lenient(text)
 }
 

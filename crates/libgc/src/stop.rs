@@ -75,7 +75,9 @@ fn suspend_signal() -> c_int {
 
 extern "C" fn on_suspend(_signal: c_int, _info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: a registered thread's record is never unmapped; null if the thread is not registered.
-    let Some(record) = (unsafe { tls::current().as_ref() }) else { return };
+    let Some(record) = (unsafe { tls::current().as_ref() }) else {
+        return;
+    };
     if record.runs.busy.load(Ordering::Relaxed) != 0 {
         record.runs.stop_wanted.store(1, Ordering::Relaxed);
         return;
@@ -101,7 +103,8 @@ fn interrupted_sp(context: *mut c_void) -> usize {
 
 /// The general registers of a thread that was stopped by a signal.
 pub(crate) fn registers_of(record: &ThreadRecord) -> Option<&[usize]> {
-    let context: *const libc::ucontext_t = ptr::with_exposed_provenance(record.context.load(Ordering::Relaxed));
+    let context: *const libc::ucontext_t =
+        ptr::with_exposed_provenance(record.context.load(Ordering::Relaxed));
     if context.is_null() || record.blocked.load(Ordering::Relaxed) != 0 {
         return None;
     }
@@ -154,7 +157,9 @@ fn park(record: &ThreadRecord, context: usize, sp: usize) {
 /// The calling thread left a section in which a stop came: does what the handler would have done.
 #[inline(never)]
 pub(crate) fn stop_point() {
-    let Some(record) = threads::current() else { return };
+    let Some(record) = threads::current() else {
+        return;
+    };
     // Cleared before looking at the number: a stop that begins later signals again.
     record.runs.stop_wanted.store(0, Ordering::Relaxed);
     core::sync::atomic::fence(Ordering::SeqCst);
@@ -182,7 +187,14 @@ fn is_parked(record: &ThreadRecord) -> bool {
 /// Sends the suspend signal. A thread that is gone without having been unregistered is forgotten; false then.
 fn signal(record: &ThreadRecord) -> bool {
     // SAFETY: signals a thread of this process by its number.
-    let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), record.tid.load(Ordering::Relaxed), suspend_signal()) };
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_tgkill,
+            libc::getpid(),
+            record.tid.load(Ordering::Relaxed),
+            suspend_signal(),
+        )
+    };
     // SAFETY: the calling thread's errno.
     if sent != 0 && unsafe { *libc::__errno_location() } == libc::ESRCH {
         record.state.store(threads::FREE, Ordering::Release);
@@ -219,7 +231,10 @@ pub(crate) fn stop_world() {
         patience = (patience * 2).min(PATIENCE_MAX_NS);
         deadline = now + patience;
         threads::each(|record| {
-            if must_stop(record, me) && record.acknowledged.load(Ordering::Relaxed) != stop && !signal(record) {
+            if must_stop(record, me)
+                && record.acknowledged.load(Ordering::Relaxed) != stop
+                && !signal(record)
+            {
                 wanted -= 1;
             }
         });
@@ -234,7 +249,9 @@ pub(crate) fn start_world() {
     }
     futex_wake(&STOP, u32::MAX >> 1);
     threads::each(|record| {
-        if record.state.load(Ordering::Relaxed) == threads::LIVE && record.acknowledged.load(Ordering::Relaxed) == stop {
+        if record.state.load(Ordering::Relaxed) == threads::LIVE
+            && record.acknowledged.load(Ordering::Relaxed) == stop
+        {
             config::thread_event(EVENT_RESUMED, record.pthread.load(Ordering::Relaxed));
         }
     });
@@ -297,9 +314,12 @@ pub extern "C-unwind" fn GC_start_world_external() {
 /// Nothing happens for a thread that is not registered or suspended already.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_suspend_thread(thread: libc::pthread_t) {
-    let Some((heap, _)) = threads::mutator() else { return };
+    let Some((heap, _)) = threads::mutator() else {
+        return;
+    };
     heap.lock();
-    let found = threads::by_pthread(thread, &[threads::LIVE]).filter(|r| r.suspended.load(Ordering::Relaxed) & 1 == 0);
+    let found = threads::by_pthread(thread, &[threads::LIVE])
+        .filter(|r| r.suspended.load(Ordering::Relaxed) & 1 == 0);
     let Some(record) = found else {
         heap.unlock();
         return;
@@ -327,7 +347,9 @@ pub extern "C-unwind" fn GC_suspend_thread(thread: libc::pthread_t) {
 /// Lets a thread run again that [`GC_suspend_thread`] suspended.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_resume_thread(thread: libc::pthread_t) {
-    let Some((heap, _)) = threads::mutator() else { return };
+    let Some((heap, _)) = threads::mutator() else {
+        return;
+    };
     heap.lock();
     let found = threads::by_pthread(thread, &[threads::LIVE]);
     if let Some(record) = found.filter(|r| r.suspended.load(Ordering::Relaxed) & 1 != 0) {
@@ -341,9 +363,12 @@ pub extern "C-unwind" fn GC_resume_thread(thread: libc::pthread_t) {
 /// Is the thread suspended by [`GC_suspend_thread`]?
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_is_thread_suspended(thread: libc::pthread_t) -> c_int {
-    let Some((heap, _)) = threads::mutator() else { return 0 };
+    let Some((heap, _)) = threads::mutator() else {
+        return 0;
+    };
     heap.lock();
-    let suspended = threads::by_pthread(thread, &[threads::LIVE]).is_some_and(|r| r.suspended.load(Ordering::Relaxed) & 1 != 0);
+    let suspended = threads::by_pthread(thread, &[threads::LIVE])
+        .is_some_and(|r| r.suspended.load(Ordering::Relaxed) & 1 != 0);
     heap.unlock();
     c_int::from(suspended)
 }

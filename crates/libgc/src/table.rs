@@ -36,7 +36,10 @@ impl<T> Guarded<T> {
     ///
     /// # Safety
     /// The caller holds the heap's lock, and no other reference to the value is in use.
-    #[allow(clippy::mut_from_ref, reason = "the heap's lock makes it exclusive, as the caller promises")]
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "the heap's lock makes it exclusive, as the caller promises"
+    )]
     pub(crate) unsafe fn held(&self) -> &mut T {
         // SAFETY: the caller's promise.
         unsafe { &mut *self.0.get() }
@@ -61,8 +64,14 @@ impl<T: Copy> Slab<T> {
         let bytes = wanted.saturating_mul(size_of::<T>()).max(1);
         let memory = Reservation::new(port, bytes, page)?;
         memory.port().commit(memory.start(), memory.bytes())?;
-        memory.port().name(memory.start(), memory.bytes(), c"heapwright tables");
-        Ok(Self { pointer: memory.start().as_mut_ptr(), capacity: memory.bytes() / size_of::<T>(), _memory: memory })
+        memory
+            .port()
+            .name(memory.start(), memory.bytes(), c"heapwright tables");
+        Ok(Self {
+            pointer: memory.start().as_mut_ptr(),
+            capacity: memory.bytes() / size_of::<T>(),
+            _memory: memory,
+        })
     }
 }
 
@@ -84,7 +93,11 @@ pub(crate) struct Table<E> {
 }
 
 impl<E: Entry> Table<E> {
-    pub(crate) const NEW: Self = Self { slots: None, capacity: 0, len: 0 };
+    pub(crate) const NEW: Self = Self {
+        slots: None,
+        capacity: 0,
+        len: 0,
+    };
 
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
@@ -234,7 +247,14 @@ impl<E: Entry> Table<E> {
     fn resize(&mut self, capacity: usize) -> Result<(), OsError> {
         let capacity = capacity.max(page_slots::<E>());
         let slab = Slab::<E>::new(capacity)?;
-        let old = core::mem::replace(self, Self { slots: Some(slab), capacity, len: 0 });
+        let old = core::mem::replace(
+            self,
+            Self {
+                slots: Some(slab),
+                capacity,
+                len: 0,
+            },
+        );
         for entry in old.slots() {
             if entry.key() != 0 {
                 let (at, _) = self.slot(entry.key());
@@ -249,7 +269,11 @@ impl<E: Entry> Table<E> {
 /// The smallest number of slots: a page of them.
 fn page_slots<E>() -> usize {
     let slots = 4096 / size_of::<E>().max(1);
-    if slots.is_power_of_two() { slots } else { slots.next_power_of_two() / 2 }
+    if slots.is_power_of_two() {
+        slots
+    } else {
+        slots.next_power_of_two() / 2
+    }
 }
 
 /// First in, first out.
@@ -260,7 +284,11 @@ pub(crate) struct Queue<T> {
 }
 
 impl<T: Copy> Queue<T> {
-    pub(crate) const NEW: Self = Self { slots: None, head: 0, tail: 0 };
+    pub(crate) const NEW: Self = Self {
+        slots: None,
+        head: 0,
+        tail: 0,
+    };
 
     /// How many elements there are.
     pub(crate) fn len(&self) -> usize {
@@ -327,7 +355,9 @@ impl<T: Copy> Queue<T> {
     pub(crate) fn as_slice(&self) -> &[T] {
         match &self.slots {
             // SAFETY: elements from `head` to `tail` are initialised.
-            Some(slab) => unsafe { core::slice::from_raw_parts(slab.pointer.add(self.head), self.len()) },
+            Some(slab) => unsafe {
+                core::slice::from_raw_parts(slab.pointer.add(self.head), self.len())
+            },
             None => &[],
         }
     }
@@ -336,7 +366,9 @@ impl<T: Copy> Queue<T> {
     pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
         match &self.slots {
             // SAFETY: as above, and the queue is borrowed exclusively.
-            Some(slab) => unsafe { core::slice::from_raw_parts_mut(slab.pointer.add(self.head), self.len()) },
+            Some(slab) => unsafe {
+                core::slice::from_raw_parts_mut(slab.pointer.add(self.head), self.len())
+            },
             None => &mut [],
         }
     }
@@ -392,11 +424,15 @@ mod tests {
     #[test]
     fn the_table_agrees_with_a_map_through_any_history() {
         for keys in [300, 3000, 100_000] {
-            let (mut table, mut model, mut random) = (Table::<Pair>::NEW, BTreeMap::new(), Random(keys as u64));
+            let (mut table, mut model, mut random) =
+                (Table::<Pair>::NEW, BTreeMap::new(), Random(keys as u64));
             for step in 0..60_000 {
                 let key = 8 * (1 + random.below(keys));
                 match random.below(100) {
-                    0..55 => assert_eq!(table.insert(Pair(key, step)).unwrap().map(|p| p.1), model.insert(key, step)),
+                    0..55 => assert_eq!(
+                        table.insert(Pair(key, step)).unwrap().map(|p| p.1),
+                        model.insert(key, step)
+                    ),
                     55..90 => assert_eq!(table.remove(key).map(|p| p.1), model.remove(&key)),
                     _ => assert_eq!(table.get(key).map(|p| p.1), model.get(&key).copied()),
                 }
@@ -432,7 +468,12 @@ mod tests {
             assert_eq!(table.get(k), None);
         }
         assert_eq!(table.len(), keys.len() / 3);
-        assert!(keys.iter().skip(2).step_by(3).all(|&k| table.get(k).is_some()));
+        assert!(
+            keys.iter()
+                .skip(2)
+                .step_by(3)
+                .all(|&k| table.get(k).is_some())
+        );
         assert_eq!(table.get(0), None);
         assert_eq!(table.remove(0), None);
     }
@@ -454,7 +495,12 @@ mod tests {
             assert_eq!(queue.len(), model.len());
         }
         let from = model.len() / 2;
-        let kept: Vec<usize> = model.iter().enumerate().filter(|(i, v)| *i < from || **v % 2 == 0).map(|(_, v)| *v).collect();
+        let kept: Vec<usize> = model
+            .iter()
+            .enumerate()
+            .filter(|(i, v)| *i < from || **v % 2 == 0)
+            .map(|(_, v)| *v)
+            .collect();
         queue.retain_from(from, |v| *v % 2 == 0);
         assert_eq!(queue.as_slice(), kept);
     }

@@ -114,7 +114,10 @@ pub(crate) fn find(fits: impl Fn(&ThreadRecord) -> bool) -> Option<&'static Thre
 
 /// The record of a thread by its pthread identifier, in one of the states given. Heap lock held.
 pub(crate) fn by_pthread(thread: libc::pthread_t, states: &[u32]) -> Option<&'static ThreadRecord> {
-    find(|r| r.pthread.load(Ordering::Relaxed) == thread as usize && states.contains(&r.state.load(Ordering::Relaxed)))
+    find(|r| {
+        r.pthread.load(Ordering::Relaxed) == thread as usize
+            && states.contains(&r.state.load(Ordering::Relaxed))
+    })
 }
 
 /// The calling thread's record, if it is registered.
@@ -151,7 +154,10 @@ fn attach_unknown() -> Option<(&'static BoehmHeap, &'static LocalRuns)> {
 
 /// Registers the calling thread with the bottom given, or with that of its system stack. Heap lock not held. `None` if
 /// there is no memory for the record.
-pub(crate) fn attach(heap: &'static BoehmHeap, bottom: Option<usize>) -> Option<&'static ThreadRecord> {
+pub(crate) fn attach(
+    heap: &'static BoehmHeap,
+    bottom: Option<usize>,
+) -> Option<&'static ThreadRecord> {
     // Asked before the lock is taken: it may call malloc.
     let (low, high) = stack::system_bounds();
     // SAFETY: these have no preconditions.
@@ -166,8 +172,17 @@ pub(crate) fn attach(heap: &'static BoehmHeap, bottom: Option<usize>) -> Option<
         record.native_low.store(low, Ordering::Relaxed);
         record.native_high.store(high, Ordering::Relaxed);
         record.bottom.store(bottom, Ordering::Relaxed);
-        record.thread_pointer.store(stack::thread_pointer(), Ordering::Relaxed);
-        for flag in [&record.detached, &record.created, &record.blocked, &record.suspended, &record.parked, &record.exit_rounds] {
+        record
+            .thread_pointer
+            .store(stack::thread_pointer(), Ordering::Relaxed);
+        for flag in [
+            &record.detached,
+            &record.created,
+            &record.blocked,
+            &record.suspended,
+            &record.parked,
+            &record.exit_rounds,
+        ] {
             flag.store(0, Ordering::Relaxed);
         }
         record.result.store(0, Ordering::Relaxed);
@@ -187,7 +202,9 @@ pub(crate) fn attach(heap: &'static BoehmHeap, bottom: Option<usize>) -> Option<
 
 /// Takes a free record, or one of a finished thread whose identifier the system has given to the caller. Lock held.
 fn free_record(thread: usize) -> Option<&'static ThreadRecord> {
-    if let Some(stale) = find(|r| r.state.load(Ordering::Relaxed) != FREE && r.pthread.load(Ordering::Relaxed) == thread) {
+    if let Some(stale) = find(|r| {
+        r.state.load(Ordering::Relaxed) != FREE && r.pthread.load(Ordering::Relaxed) == thread
+    }) {
         return Some(stale);
     }
     if let Some(record) = find(|r| r.state.load(Ordering::Relaxed) == FREE) {
@@ -208,7 +225,11 @@ fn free_record(thread: usize) -> Option<&'static ThreadRecord> {
         // SAFETY: within the slab, which is committed and zero: a valid record, free and without runs.
         let record = unsafe { first.add(i) };
         // SAFETY: as above; nobody else has it yet.
-        unsafe { (*record).next.store(RECORDS.load(Ordering::Relaxed), Ordering::Relaxed) };
+        unsafe {
+            (*record)
+                .next
+                .store(RECORDS.load(Ordering::Relaxed), Ordering::Relaxed)
+        };
         RECORDS.store(record, Ordering::Release);
     }
     // SAFETY: in the list now.
@@ -223,8 +244,11 @@ pub(crate) fn detach(heap: &'static BoehmHeap, record: &'static ThreadRecord) {
     heap.flush(&record.runs);
     heap.lock();
     tls::set_current(ptr::null_mut());
-    let joinable = record.created.load(Ordering::Relaxed) != 0 && record.detached.load(Ordering::Relaxed) == 0;
-    record.state.store(if joinable { FINISHED } else { FREE }, Ordering::Release);
+    let joinable =
+        record.created.load(Ordering::Relaxed) != 0 && record.detached.load(Ordering::Relaxed) == 0;
+    record
+        .state
+        .store(if joinable { FINISHED } else { FREE }, Ordering::Release);
     heap.unlock();
 }
 
@@ -240,7 +264,8 @@ pub(crate) fn make_exit_key() {
 
 fn exit_key() -> Option<libc::pthread_key_t> {
     let key = EXIT_KEY.load(Ordering::Acquire);
-    key.checked_sub(1).and_then(|k| libc::pthread_key_t::try_from(k).ok())
+    key.checked_sub(1)
+        .and_then(|k| libc::pthread_key_t::try_from(k).ok())
 }
 
 fn arm_exit(record: &'static ThreadRecord) {
@@ -265,7 +290,9 @@ extern "C" fn on_thread_exit(value: *mut c_void) {
     if !ptr::eq(ptr::from_ref(record).cast(), value) {
         return;
     }
-    let Some(heap) = state::heap_if_ready() else { return };
+    let Some(heap) = state::heap_if_ready() else {
+        return;
+    };
     if record.exit_rounds.fetch_add(1, Ordering::Relaxed) < EXIT_ROUNDS {
         arm_exit(record);
     } else {
@@ -315,19 +342,29 @@ pub(crate) const GC_UNIMPLEMENTED: c_int = 3;
 /// `base` must be readable; its address must be the cold end of the calling thread's stack.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn GC_register_my_thread(base: *const GC_stack_base) -> c_int {
-    let Some(heap) = state::heap() else { return GC_UNIMPLEMENTED };
+    let Some(heap) = state::heap() else {
+        return GC_UNIMPLEMENTED;
+    };
     if current().is_some() {
         return GC_DUPLICATE;
     }
     // SAFETY: the caller's promise.
-    let bottom = unsafe { base.as_ref() }.map(|b| b.mem_base.addr()).filter(|b| *b != 0);
-    if attach(heap, bottom).is_some() { GC_SUCCESS } else { GC_UNIMPLEMENTED }
+    let bottom = unsafe { base.as_ref() }
+        .map(|b| b.mem_base.addr())
+        .filter(|b| *b != 0);
+    if attach(heap, bottom).is_some() {
+        GC_SUCCESS
+    } else {
+        GC_UNIMPLEMENTED
+    }
 }
 
 /// Unregisters the calling thread, which must not use the heap any more. 0; 4 if it was not registered.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_unregister_my_thread() -> c_int {
-    let (Some(heap), Some(record)) = (state::heap_if_ready(), current()) else { return 4 };
+    let (Some(heap), Some(record)) = (state::heap_if_ready(), current()) else {
+        return 4;
+    };
     detach(heap, record);
     GC_SUCCESS
 }
@@ -369,7 +406,9 @@ pub unsafe extern "C-unwind" fn GC_get_my_stackbottom(base: *mut GC_stack_base) 
     if mutator().is_none() {
         return ptr::null_mut();
     }
-    let Some(record) = current() else { return ptr::null_mut() };
+    let Some(record) = current() else {
+        return ptr::null_mut();
+    };
     // SAFETY: the caller's promise.
     unsafe { (*base).mem_base = ptr::with_exposed_provenance_mut(stack::bottom_of(record)) };
     ptr::from_ref(record).cast_mut().cast()
@@ -399,4 +438,10 @@ pub unsafe extern "C" fn GC_set_stackbottom(handle: *mut c_void, base: *const GC
 /// Tells where an alternative signal stack is. Nothing needs to be kept: a thread that is stopped on a stack that is not
 /// the system's has both scanned.
 #[unsafe(no_mangle)]
-pub extern "C" fn GC_register_altstack(_stack: *mut c_void, _bytes: usize, _alternative: *mut c_void, _alternative_bytes: usize) {}
+pub extern "C" fn GC_register_altstack(
+    _stack: *mut c_void,
+    _bytes: usize,
+    _alternative: *mut c_void,
+    _alternative_bytes: usize,
+) {
+}

@@ -40,7 +40,11 @@ pub(crate) fn ask() {
     for toggle in toggles.each_mut() {
         // SAFETY: the client's function, called as the interface says.
         let decision = unsafe { decide(crate::alloc::pointer(toggle.object)) };
-        toggle.strong = if decision == DROP { FORGET } else { usize::from(decision == STRONG) };
+        toggle.strong = if decision == DROP {
+            FORGET
+        } else {
+            usize::from(decision == STRONG)
+        };
         drop_some |= decision == DROP;
     }
     if drop_some {
@@ -70,9 +74,19 @@ pub(crate) fn forget_dead<C: Closure>(closure: &C) {
 /// there), 2 if there is no memory.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_toggleref_add(object: *mut c_void, is_strong: c_int) -> c_int {
-    let (Some(heap), Some(_), Some(_)) = (state::heap_if_ready(), DECIDE.get(), cell_at(object)) else { return 0 };
-    let toggle = Toggle { object: object.addr(), strong: usize::from(is_strong != 0) };
-    if TOGGLES.with(heap, |toggles| toggles.insert(toggle)).is_ok() { 0 } else { 2 }
+    let (Some(heap), Some(_), Some(_)) = (state::heap_if_ready(), DECIDE.get(), cell_at(object))
+    else {
+        return 0;
+    };
+    let toggle = Toggle {
+        object: object.addr(),
+        strong: usize::from(is_strong != 0),
+    };
+    if TOGGLES.with(heap, |toggles| toggles.insert(toggle)).is_ok() {
+        0
+    } else {
+        2
+    }
 }
 
 /// Sets the function that decides, with the heap's lock held and the world running. Null: none.

@@ -6,7 +6,9 @@
 //! are until the object is handed out, nothing is scanned.
 
 use crate::alloc::{TYPED, cell_at, exact, first_page, oom};
-use crate::kinds::{self, BITMAP, GC_mark_proc, LONG_BITMAP, PER_OBJECT, PROCEDURE, TAG_BITS, TAGS};
+use crate::kinds::{
+    self, BITMAP, GC_mark_proc, LONG_BITMAP, PER_OBJECT, PROCEDURE, TAG_BITS, TAGS,
+};
 use crate::table::Guarded;
 use crate::{config, state, threads};
 use core::ffi::{c_int, c_void};
@@ -59,16 +61,24 @@ pub(crate) unsafe fn descriptor_of(cell: Cell) -> usize {
 pub unsafe extern "C-unwind" fn GC_make_descriptor(bits: *const usize, len: usize) -> usize {
     let words = len.div_ceil(usize::BITS as usize);
     // SAFETY: the caller's promise.
-    let map = if len == 0 { &[] } else { unsafe { core::slice::from_raw_parts(bits, words) } };
+    let map = if len == 0 {
+        &[]
+    } else {
+        unsafe { core::slice::from_raw_parts(bits, words) }
+    };
     let is_set = |n: usize| map[n / 64] >> (n % 64) & 1 != 0;
-    let Some(last) = (0..len).rev().find(|n| is_set(*n)) else { return 0 };
+    let Some(last) = (0..len).rev().find(|n| is_set(*n)) else {
+        return 0;
+    };
     let used = last + 1;
     if (0..used).all(is_set) {
         // A length: its tag bits are zero.
         return used * WORD;
     }
     if used <= SHORT {
-        return (0..used).filter(|n| is_set(*n)).fold(BITMAP, |d, n| d | 1 << (usize::BITS as usize - 1 - n));
+        return (0..used)
+            .filter(|n| is_set(*n))
+            .fold(BITMAP, |d, n| d | 1 << (usize::BITS as usize - 1 - n));
     }
     long(map, used).unwrap_or(used * WORD)
 }
@@ -83,7 +93,8 @@ fn long(map: &[usize], bits: usize) -> Option<usize> {
         }
         let long = long.as_mut()?;
         let index = long.len();
-        let stored = long.push(bits).is_ok() && map.iter().take(words).all(|w| long.push(*w).is_ok());
+        let stored =
+            long.push(bits).is_ok() && map.iter().take(words).all(|w| long.push(*w).is_ok());
         if !stored {
             long.truncate(index);
             return None;
@@ -97,7 +108,10 @@ fn long(map: &[usize], bits: usize) -> Option<usize> {
 
 /// Reports the references of a cell by the long bitmap with that index. World stopped.
 pub(crate) fn scan_long<T: Visitor>(index: usize, cell: Cell, visit: &mut T) {
-    let (start, len) = (LONG_START.load(Ordering::Relaxed), LONG_LEN.load(Ordering::Acquire));
+    let (start, len) = (
+        LONG_START.load(Ordering::Relaxed),
+        LONG_LEN.load(Ordering::Acquire),
+    );
     if start.is_null() || index >= len {
         return;
     }
@@ -123,19 +137,32 @@ pub(crate) fn scan_array<T: Visitor>(cell: Cell, visit: &mut T) {
     // SAFETY: the last three words of the cell.
     let [elements, each, descriptor] = unsafe { tail.load::<[usize; 3]>() };
     // An array that is not set up yet has no elements.
-    let fits = each.checked_mul(elements).is_some_and(|b| b <= cell.bytes - ARRAY_TAIL);
+    let fits = each
+        .checked_mul(elements)
+        .is_some_and(|b| b <= cell.bytes - ARRAY_TAIL);
     if !fits || each < WORD {
         return;
     }
     for n in 0..elements {
-        kinds::described(descriptor, Cell { start: cell.start.add(n * each), bytes: each, ..cell }, visit);
+        kinds::described(
+            descriptor,
+            Cell {
+                start: cell.start.add(n * each),
+                bytes: each,
+                ..cell
+            },
+            visit,
+        );
     }
 }
 
 /// Allocates a zeroed object of at least `bytes` whose layout is that of `descriptor`. What `GC_oom_fn` gives if there is
 /// no memory.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn GC_malloc_explicitly_typed(bytes: usize, descriptor: usize) -> *mut c_void {
+pub extern "C-unwind" fn GC_malloc_explicitly_typed(
+    bytes: usize,
+    descriptor: usize,
+) -> *mut c_void {
     // The descriptor's word makes the extra byte unnecessary.
     if bytes <= MAX_SMALL - WORD
         && let Some(record) = threads::current()
@@ -154,7 +181,9 @@ pub extern "C-unwind" fn GC_malloc_explicitly_typed(bytes: usize, descriptor: us
 #[cold]
 #[inline(never)]
 extern "C-unwind" fn typed_slow(bytes: usize, descriptor: usize) -> *mut c_void {
-    let Some(padded) = bytes.checked_add(WORD) else { return oom(bytes) };
+    let Some(padded) = bytes.checked_add(WORD) else {
+        return oom(bytes);
+    };
     describe(exact(TYPED, padded, bytes), descriptor)
 }
 
@@ -170,7 +199,10 @@ fn describe(object: *mut c_void, descriptor: usize) -> *mut c_void {
 
 /// As [`GC_malloc_explicitly_typed`]; of an object larger than a page, only pointers into the first page keep it.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn GC_malloc_explicitly_typed_ignore_off_page(bytes: usize, descriptor: usize) -> *mut c_void {
+pub extern "C-unwind" fn GC_malloc_explicitly_typed_ignore_off_page(
+    bytes: usize,
+    descriptor: usize,
+) -> *mut c_void {
     if bytes <= MAX_SMALL - WORD {
         return GC_malloc_explicitly_typed(bytes, descriptor);
     }
@@ -183,9 +215,17 @@ pub extern "C-unwind" fn GC_malloc_explicitly_typed_ignore_off_page(bytes: usize
 /// Allocates a zeroed array of `elements` objects of `bytes` each, with the layout of `descriptor`. What `GC_oom_fn` gives
 /// if there is no memory, or no such size.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn GC_calloc_explicitly_typed(elements: usize, bytes: usize, descriptor: usize) -> *mut c_void {
-    let Some(whole) = elements.checked_mul(bytes) else { return oom(usize::MAX) };
-    let Some(padded) = whole.checked_add(ARRAY_TAIL) else { return oom(whole) };
+pub extern "C-unwind" fn GC_calloc_explicitly_typed(
+    elements: usize,
+    bytes: usize,
+    descriptor: usize,
+) -> *mut c_void {
+    let Some(whole) = elements.checked_mul(bytes) else {
+        return oom(usize::MAX);
+    };
+    let Some(padded) = whole.checked_add(ARRAY_TAIL) else {
+        return oom(whole);
+    };
     if elements <= 1 {
         return GC_malloc_explicitly_typed(whole, descriptor);
     }
@@ -193,11 +233,17 @@ pub extern "C-unwind" fn GC_calloc_explicitly_typed(elements: usize, bytes: usiz
         // All words of all elements.
         return GC_malloc_explicitly_typed(whole, whole);
     }
-    let Some(kind) = array_kind() else { return oom(whole) };
+    let Some(kind) = array_kind() else {
+        return oom(whole);
+    };
     let object = exact(kind, padded, whole);
     if let Some(cell) = cell_at(object).filter(|cell| cell.kind == kind) {
         // SAFETY: the last three words of a fresh cell.
-        unsafe { cell.start.add(cell.bytes - ARRAY_TAIL).store([elements, bytes, descriptor]) };
+        unsafe {
+            cell.start
+                .add(cell.bytes - ARRAY_TAIL)
+                .store([elements, bytes, descriptor])
+        };
     }
     object
 }
@@ -235,7 +281,9 @@ const TABLE_OFFSET: isize = WORD as isize;
 /// `index`, and scans objects with a debugging header, with 1 as the rest of its descriptor.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_init_gcj_malloc(index: c_int, procedure: Option<GC_mark_proc>) {
-    let (Some(heap), Ok(index)) = (state::heap(), usize::try_from(index)) else { return };
+    let (Some(heap), Ok(index)) = (state::heap(), usize::try_from(index)) else {
+        return;
+    };
     if !kinds::set_proc(index, procedure) {
         return;
     }
@@ -244,7 +292,10 @@ pub extern "C-unwind" fn GC_init_gcj_malloc(index: c_int, procedure: Option<GC_m
         // `GC_INDIR_PER_OBJ_BIAS` is 16.
         let indirect = (-TABLE_OFFSET - 16).cast_unsigned() | PER_OBJECT;
         let with_procedure = (1 << 6 | index) << TAG_BITS | PROCEDURE;
-        for (variable, descriptor) in [(&GC_gcj_kind, indirect), (&GC_gcj_debug_kind, with_procedure)] {
+        for (variable, descriptor) in [
+            (&GC_gcj_kind, indirect),
+            (&GC_gcj_debug_kind, with_procedure),
+        ] {
             if let Some(kind) = kinds::define_locked(descriptor, false, true) {
                 variable.store(c_int::from(kind.0), Ordering::Relaxed);
             }
@@ -262,7 +313,10 @@ pub extern "C-unwind" fn GC_gcj_malloc(bytes: usize, table: *mut c_void) -> *mut
 
 /// As [`GC_gcj_malloc`]; of an object larger than a page, only pointers into the first page keep it.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn GC_gcj_malloc_ignore_off_page(bytes: usize, table: *mut c_void) -> *mut c_void {
+pub extern "C-unwind" fn GC_gcj_malloc_ignore_off_page(
+    bytes: usize,
+    table: *mut c_void,
+) -> *mut c_void {
     if bytes.saturating_add(config::extra()) <= MAX_SMALL {
         return GC_gcj_malloc(bytes, table);
     }
@@ -273,9 +327,15 @@ extern "C-unwind" fn gcj_first_page(kind: Kind, bytes: usize) -> *mut c_void {
     first_page(kind, bytes)
 }
 
-fn gcj(bytes: usize, table: *mut c_void, allocate: extern "C-unwind" fn(Kind, usize) -> *mut c_void) -> *mut c_void {
+fn gcj(
+    bytes: usize,
+    table: *mut c_void,
+    allocate: extern "C-unwind" fn(Kind, usize) -> *mut c_void,
+) -> *mut c_void {
     let kind = GC_gcj_kind.load(Ordering::Relaxed);
-    let Some(kind) = kinds::known(kind).filter(|_| kind != 0) else { return oom(bytes) };
+    let Some(kind) = kinds::known(kind).filter(|_| kind != 0) else {
+        return oom(bytes);
+    };
     let object = allocate(kind, bytes);
     if cell_at(object).is_some_and(|cell| cell.kind == kind) {
         // SAFETY: a fresh object of at least a word.
@@ -309,7 +369,18 @@ mod tests {
     fn a_layout_reports_exactly_its_words() {
         let words: Vec<usize> = (100..300).collect();
         let third: Vec<usize> = (0..200).step_by(3).collect();
-        for bits in [vec![], vec![0], vec![1], vec![0, 1, 2], vec![61], vec![60, 61], vec![0, 62], vec![63], vec![199], third] {
+        for bits in [
+            vec![],
+            vec![0],
+            vec![1],
+            vec![0, 1, 2],
+            vec![61],
+            vec![60, 61],
+            vec![0, 62],
+            vec![63],
+            vec![199],
+            third,
+        ] {
             let descriptor = make(&bits, 200);
             let expected: Vec<usize> = bits.iter().map(|b| 100 + b).collect();
             assert_eq!(reported(descriptor, &words), expected, "{bits:?}");

@@ -17,7 +17,12 @@ fn read() -> [usize; 4] {
         let usage = heap.usage_locked();
         heap.unlock();
         let total = usize::try_from(usage.allocated_total).unwrap_or(usize::MAX);
-        let numbers = [usage.heap_bytes, usage.free_bytes, usage.unmapped_bytes, total];
+        let numbers = [
+            usage.heap_bytes,
+            usage.free_bytes,
+            usage.unmapped_bytes,
+            total,
+        ];
         for (place, number) in LAST.iter().zip(numbers) {
             place.store(number, Ordering::Relaxed);
         }
@@ -88,7 +93,13 @@ pub unsafe extern "C" fn GC_get_heap_usage_safe(
     total: *mut usize,
 ) {
     let [h, f, u, t] = read();
-    for (place, number) in [(heap, h), (free, f), (unmapped, u), (since, GC_get_bytes_since_gc()), (total, t)] {
+    for (place, number) in [
+        (heap, h),
+        (free, f),
+        (unmapped, u),
+        (since, GC_get_bytes_since_gc()),
+        (total, t),
+    ] {
         if !place.is_null() {
             // SAFETY: the caller's promise.
             unsafe { place.write(number) };

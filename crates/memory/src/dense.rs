@@ -36,7 +36,11 @@ impl DenseMapper {
         for _ in 0..chunks {
             states.push(StateByte(0))?;
         }
-        Ok(Self { port, first: start.as_usize() >> Chunk::LOG_BYTES, states })
+        Ok(Self {
+            port,
+            first: start.as_usize() >> Chunk::LOG_BYTES,
+            states,
+        })
     }
 }
 
@@ -49,7 +53,9 @@ impl Chunks for DenseMapper {
     }
 
     fn find_or_create(&self, chunk: usize) -> Result<&ChunkState, MapError> {
-        self.find(chunk).ok_or(MapError::OutOfRange { chunk: Address::new(chunk << Chunk::LOG_BYTES) })
+        self.find(chunk).ok_or(MapError::OutOfRange {
+            chunk: Address::new(chunk << Chunk::LOG_BYTES),
+        })
     }
 
     fn supply(&self, start: Address, bytes: usize) -> Result<(), OsError> {

@@ -35,10 +35,15 @@ pub enum MapError {
 impl fmt::Display for MapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Overflow { start, bytes } => write!(f, "{bytes} bytes from {start} do not fit into the address space"),
+            Self::Overflow { start, bytes } => write!(
+                f,
+                "{bytes} bytes from {start} do not fit into the address space"
+            ),
             Self::Unaligned { start } => write!(f, "{start} is not the start of a page"),
             Self::NotMapped { chunk } => write!(f, "the chunk at {chunk} is not mapped"),
-            Self::OutOfRange { chunk } => write!(f, "the chunk at {chunk} is outside of the mapper's range"),
+            Self::OutOfRange { chunk } => {
+                write!(f, "the chunk at {chunk} is outside of the mapper's range")
+            }
             Self::Os(e) => write!(f, "{e}"),
         }
     }

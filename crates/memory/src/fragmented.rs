@@ -93,7 +93,10 @@ impl Arena {
                     errno: 12,
                 });
             }
-            self.memory.port().commit(self.memory.start().add(self.committed), want - self.committed)?;
+            self.memory.port().commit(
+                self.memory.start().add(self.committed),
+                want - self.committed,
+            )?;
             self.committed = want;
         }
         self.used = end;
@@ -139,7 +142,10 @@ unsafe impl Sync for FragmentedMapper {}
 
 impl core::fmt::Debug for FragmentedMapper {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("FragmentedMapper").field("addresses", &self.addresses).field("slabs", &self.slabs()).finish()
+        f.debug_struct("FragmentedMapper")
+            .field("addresses", &self.addresses)
+            .field("slabs", &self.slabs())
+            .finish()
     }
 }
 
@@ -152,7 +158,15 @@ impl FragmentedMapper {
         let memory = Reservation::new(Arc::clone(&port), ARENA_BYTES, 4096)?;
         port.name(memory.start(), memory.bytes(), c"heapwright slabs");
         let tables = MappedVec::new(Arc::clone(&port), 64, c"heapwright slab tables")?;
-        let mut writers = Writers { arena: Arena { memory, used: 0, committed: 0 }, slabs: 0, tables };
+        let mut writers = Writers {
+            arena: Arena {
+                memory,
+                used: 0,
+                committed: 0,
+            },
+            slabs: 0,
+            tables,
+        };
         let table = Self::make_table(&mut writers, LOG_FIRST_TABLE)?;
         Ok(Self {
             port,
@@ -174,7 +188,8 @@ impl FragmentedMapper {
     #[must_use]
     pub fn metadata_bytes(&self) -> usize {
         // SAFETY: the lock is held.
-        self.lock.with(|| unsafe { (*self.writers.get()).arena.used })
+        self.lock
+            .with(|| unsafe { (*self.writers.get()).arena.used })
     }
 
     /// Logarithm of the size of the current table.
@@ -192,7 +207,11 @@ impl FragmentedMapper {
     fn make_table(writers: &mut Writers, log: u32) -> Result<*mut Table, MapError> {
         let places = writers.arena.take(size_of::<Place>() << log)?.as_ptr();
         writers.tables.push(Table { log, places })?;
-        Ok(writers.tables.as_mut_slice().last_mut().map_or(ptr::null_mut(), ptr::from_mut))
+        Ok(writers
+            .tables
+            .as_mut_slice()
+            .last_mut()
+            .map_or(ptr::null_mut(), ptr::from_mut))
     }
 
     #[cold]
@@ -269,7 +288,9 @@ impl Chunks for FragmentedMapper {
             Addresses::Reserved => self.port.commit(start, bytes),
             Addresses::Claimed => {
                 self.port.reserve_at(start, bytes)?;
-                self.port.commit(start, bytes).inspect_err(|_| drop(self.port.release(start, bytes)))
+                self.port
+                    .commit(start, bytes)
+                    .inspect_err(|_| drop(self.port.release(start, bytes)))
             }
         }
     }

@@ -16,7 +16,7 @@ mod vec;
 pub use dense::DenseMapper;
 pub use error::MapError;
 pub use fragmented::{Addresses, FragmentedMapper, slab_hash};
-pub use side::{Scope, SideLayout, SideMetadataSpec, SideMemory};
+pub use side::{Scope, SideLayout, SideMemory, SideMetadataSpec};
 pub use state::{ChunkState, Mmapper};
 pub use table::{BitTable, Entry, SideTable};
 pub use vec::MappedVec;

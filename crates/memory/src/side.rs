@@ -34,7 +34,14 @@ impl SideMetadataSpec {
     /// A table that has no place yet.
     #[must_use]
     pub const fn new(name: &'static str, log_bits: u32, log_region: u32, scope: Scope) -> Self {
-        Self { name, log_bits, log_region, scope, base: Address::ZERO, table: Address::ZERO }
+        Self {
+            name,
+            log_bits,
+            log_region,
+            scope,
+            base: Address::ZERO,
+            table: Address::ZERO,
+        }
     }
 
     /// The first byte of the table, once it has a place.
@@ -60,8 +67,13 @@ impl SideMetadataSpec {
     /// keeps its contents, so tables and chunks may share a page.
     pub(crate) fn map(&self, port: &dyn Port, start: Address, bytes: usize) -> Result<(), OsError> {
         let page = port.page_size();
-        let from = self.table.add(self.bytes_for(start.diff(self.base))).align_down(page);
-        let to = self.table.add(self.bytes_for(start.diff(self.base) + bytes));
+        let from = self
+            .table
+            .add(self.bytes_for(start.diff(self.base)))
+            .align_down(page);
+        let to = self
+            .table
+            .add(self.bytes_for(start.diff(self.base) + bytes));
         let to = to.align_up(page).unwrap_or(to);
         port.commit(from, to.diff(from))
     }
@@ -121,7 +133,10 @@ impl SideLayout {
             spec.base = base;
             spec.table = memory.start().add(offset);
         }
-        Ok(SideMemory { memory, specs: self.specs })
+        Ok(SideMemory {
+            memory,
+            specs: self.specs,
+        })
     }
 }
 
@@ -160,7 +175,12 @@ mod tests {
             assert!(pair[0].table().add(pair[0].bytes_for(bytes)) <= pair[1].table());
         }
         let last = specs.last().unwrap();
-        assert!(last.table().add(last.bytes_for(bytes)).diff(specs[0].table()) <= memory.bytes());
+        assert!(
+            last.table()
+                .add(last.bytes_for(bytes))
+                .diff(specs[0].table())
+                <= memory.bytes()
+        );
     }
 
     #[test]
@@ -168,7 +188,10 @@ mod tests {
         let port = real_port();
         let base = Address::new(1 << 40);
         let spec = SideMetadataSpec::new("bytes", 3, 15, Scope::Local);
-        let memory = SideLayout::new().with(spec).place(&port, base, 1 << 30, c"test").unwrap();
+        let memory = SideLayout::new()
+            .with(spec)
+            .place(&port, base, 1 << 30, c"test")
+            .unwrap();
         let spec = memory.specs()[0];
         spec.map(&*port, base, 4 << 20).unwrap();
         // SAFETY: mapped just now.

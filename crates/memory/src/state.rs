@@ -54,7 +54,9 @@ impl ChunkState {
     }
 
     fn claim(&self, from: u8, busy: u8) -> bool {
-        self.0.compare_exchange(from, busy, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.0
+            .compare_exchange(from, busy, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     fn publish(&self, state: u8) {
@@ -136,19 +138,33 @@ pub trait Mmapper: Send + Sync {
 }
 
 /// First and last chunk of a range; `None` if it is empty.
-fn chunks_of(port: &dyn Port, start: Address, bytes: usize) -> Result<Option<(usize, usize)>, MapError> {
+fn chunks_of(
+    port: &dyn Port,
+    start: Address,
+    bytes: usize,
+) -> Result<Option<(usize, usize)>, MapError> {
     if !start.is_aligned_to(port.page_size()) {
         return Err(MapError::Unaligned { start });
     }
     if bytes == 0 {
         return Ok(None);
     }
-    let last = start.checked_add(bytes - 1).ok_or(MapError::Overflow { start, bytes })?;
-    Ok(Some((start.as_usize() >> Chunk::LOG_BYTES, last.as_usize() >> Chunk::LOG_BYTES)))
+    let last = start
+        .checked_add(bytes - 1)
+        .ok_or(MapError::Overflow { start, bytes })?;
+    Ok(Some((
+        start.as_usize() >> Chunk::LOG_BYTES,
+        last.as_usize() >> Chunk::LOG_BYTES,
+    )))
 }
 
 fn bytes_of(port: &dyn Port, start: Address, pages: usize) -> Result<usize, MapError> {
-    pages.checked_mul(port.page_size()).ok_or(MapError::Overflow { start, bytes: usize::MAX })
+    pages
+        .checked_mul(port.page_size())
+        .ok_or(MapError::Overflow {
+            start,
+            bytes: usize::MAX,
+        })
 }
 
 fn address_of(chunk: usize) -> Address {
@@ -156,7 +172,13 @@ fn address_of(chunk: usize) -> Address {
 }
 
 /// Claims `first` and the chunks behind it, up to `last`, that are in state `from`. Gives how many; 0 if another was faster.
-fn claim_run<C: Chunks + ?Sized>(chunks: &C, first: usize, last: usize, from: u8, busy: u8) -> usize {
+fn claim_run<C: Chunks + ?Sized>(
+    chunks: &C,
+    first: usize,
+    last: usize,
+    from: u8,
+    busy: u8,
+) -> usize {
     let mut count = 0;
     while first + count <= last {
         match chunks.find_or_create(first + count) {
@@ -197,11 +219,19 @@ fn walk<C: Chunks + ?Sized>(
     let mut chunk = first;
     let mut round = 0;
     while chunk <= last {
-        let found = if create { Some(chunks.find_or_create(chunk)?) } else { chunks.find(chunk) };
+        let found = if create {
+            Some(chunks.find_or_create(chunk)?)
+        } else {
+            chunks.find(chunk)
+        };
         let state = found.map_or(UNMAPPED, ChunkState::load);
         match step(state) {
             Step::Pass => chunk += 1,
-            Step::Refuse => return Err(MapError::NotMapped { chunk: address_of(chunk) }),
+            Step::Refuse => {
+                return Err(MapError::NotMapped {
+                    chunk: address_of(chunk),
+                });
+            }
             Step::Wait => {
                 pause(round);
                 round += 1;
@@ -223,14 +253,21 @@ impl<C: Chunks> Mmapper for C {
         let page = self.port().page_size();
         for pair in space_map.chunks(2) {
             let (start, end) = (pair[0], pair.get(1).copied().unwrap_or(Address::ZERO));
-            let bytes = end.checked_sub(start.as_usize()).ok_or(MapError::Overflow { start, bytes: usize::MAX })?;
+            let bytes = end
+                .checked_sub(start.as_usize())
+                .ok_or(MapError::Overflow {
+                    start,
+                    bytes: usize::MAX,
+                })?;
             self.ensure_mapped(start, bytes.as_usize().div_ceil(page), &[], &[])?;
         }
         Ok(())
     }
 
     fn mark_as_mapped(&self, start: Address, bytes: usize) -> Result<(), MapError> {
-        let Some(range) = chunks_of(self.port(), start, bytes)? else { return Ok(()) };
+        let Some(range) = chunks_of(self.port(), start, bytes)? else {
+            return Ok(());
+        };
         let step = |state| match state {
             UNMAPPED => Step::Claim(CHANGING),
             CHANGING => Step::Wait,
@@ -250,7 +287,9 @@ impl<C: Chunks> Mmapper for C {
         local: &[SideMetadataSpec],
     ) -> Result<(), MapError> {
         let bytes = bytes_of(self.port(), start, pages)?;
-        let Some(range) = chunks_of(self.port(), start, bytes)? else { return Ok(()) };
+        let Some(range) = chunks_of(self.port(), start, bytes)? else {
+            return Ok(());
+        };
         let step = |state| match state {
             UNMAPPED | PROTECTED => Step::Claim(CHANGING),
             CHANGING => Step::Wait,
@@ -260,24 +299,37 @@ impl<C: Chunks> Mmapper for C {
             let (at, bytes) = (address_of(first), count << Chunk::LOG_BYTES);
             let result = if from == PROTECTED {
                 // A refused commit may have opened a part of the run: close it again.
-                self.port().commit(at, bytes).inspect_err(|_| drop(self.port().protect(at, bytes)))
+                self.port()
+                    .commit(at, bytes)
+                    .inspect_err(|_| drop(self.port().protect(at, bytes)))
             } else {
-                let tables = global.iter().chain(local).try_for_each(|spec| spec.map(self.port(), at, bytes));
+                let tables = global
+                    .iter()
+                    .chain(local)
+                    .try_for_each(|spec| spec.map(self.port(), at, bytes));
                 tables.and_then(|()| self.supply(at, bytes))
             };
-            publish_run(self, first, count, if result.is_ok() { MAPPED } else { from });
+            publish_run(
+                self,
+                first,
+                count,
+                if result.is_ok() { MAPPED } else { from },
+            );
             result.map_err(MapError::Os)
         })
     }
 
     #[inline]
     fn is_mapped_address(&self, address: Address) -> bool {
-        self.find(address.as_usize() >> Chunk::LOG_BYTES).is_some_and(ChunkState::is_mapped)
+        self.find(address.as_usize() >> Chunk::LOG_BYTES)
+            .is_some_and(ChunkState::is_mapped)
     }
 
     fn protect(&self, start: Address, pages: usize) -> Result<(), MapError> {
         let bytes = bytes_of(self.port(), start, pages)?;
-        let Some(range) = chunks_of(self.port(), start, bytes)? else { return Ok(()) };
+        let Some(range) = chunks_of(self.port(), start, bytes)? else {
+            return Ok(());
+        };
         let step = |state| match state {
             UNMAPPED => Step::Refuse,
             PROTECTED => Step::Pass,
@@ -287,21 +339,33 @@ impl<C: Chunks> Mmapper for C {
         // A look ahead, so that a range with a hole is refused whole.
         for chunk in range.0..=range.1 {
             if self.find(chunk).is_none_or(|s| s.load() == UNMAPPED) {
-                return Err(MapError::NotMapped { chunk: address_of(chunk) });
+                return Err(MapError::NotMapped {
+                    chunk: address_of(chunk),
+                });
             }
         }
         walk(self, range, false, step, |first, count, from| {
             let (at, bytes) = (address_of(first), count << Chunk::LOG_BYTES);
             // A refused call may have closed a part of the run: open it again.
-            let result = self.port().protect(at, bytes).inspect_err(|_| drop(self.port().commit(at, bytes)));
-            publish_run(self, first, count, if result.is_ok() { PROTECTED } else { from });
+            let result = self
+                .port()
+                .protect(at, bytes)
+                .inspect_err(|_| drop(self.port().commit(at, bytes)));
+            publish_run(
+                self,
+                first,
+                count,
+                if result.is_ok() { PROTECTED } else { from },
+            );
             result.map_err(MapError::Os)
         })
     }
 
     fn unmap(&self, start: Address, pages: usize) -> Result<(), MapError> {
         let bytes = bytes_of(self.port(), start, pages)?;
-        let Some(range) = chunks_of(self.port(), start, bytes)? else { return Ok(()) };
+        let Some(range) = chunks_of(self.port(), start, bytes)? else {
+            return Ok(());
+        };
         let step = |state| match state {
             UNMAPPED => Step::Pass,
             MAPPED | PROTECTED => Step::Claim(CHANGING),
@@ -309,14 +373,21 @@ impl<C: Chunks> Mmapper for C {
         };
         walk(self, range, false, step, |first, count, from| {
             let result = self.withdraw(address_of(first), count << Chunk::LOG_BYTES);
-            publish_run(self, first, count, if result.is_ok() { UNMAPPED } else { from });
+            publish_run(
+                self,
+                first,
+                count,
+                if result.is_ok() { UNMAPPED } else { from },
+            );
             result.map_err(MapError::Os)
         })
     }
 
     fn decommit(&self, start: Address, pages: usize) -> Result<(), MapError> {
         let bytes = bytes_of(self.port(), start, pages)?;
-        let Some(range) = chunks_of(self.port(), start, bytes)? else { return Ok(()) };
+        let Some(range) = chunks_of(self.port(), start, bytes)? else {
+            return Ok(());
+        };
         let step = |state| match state {
             MAPPED => Step::Claim(DROPPING),
             DROPPING | CHANGING => Step::Wait,
@@ -325,7 +396,10 @@ impl<C: Chunks> Mmapper for C {
         let end = start.as_usize().wrapping_add(bytes - 1);
         walk(self, range, false, step, |first, count, from| {
             let low = address_of(first).as_usize().max(start.as_usize());
-            let high = address_of(first).as_usize().wrapping_add((count << Chunk::LOG_BYTES) - 1).min(end);
+            let high = address_of(first)
+                .as_usize()
+                .wrapping_add((count << Chunk::LOG_BYTES) - 1)
+                .min(end);
             let result = self.port().decommit(Address::new(low), high - low + 1);
             publish_run(self, first, count, from);
             result.map_err(MapError::Os)

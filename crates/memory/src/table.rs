@@ -88,7 +88,11 @@ impl<T: Entry, const LOG: u32> SideTable<T, LOG> {
     #[must_use]
     pub unsafe fn new(spec: &SideMetadataSpec) -> Option<Self> {
         let fits = spec.log_bits == T::LOG_BITS && spec.log_region == LOG && !spec.table.is_zero();
-        fits.then(|| Self { base: spec.base.as_usize(), entries: spec.table.as_ptr(), entry: PhantomData })
+        fits.then(|| Self {
+            base: spec.base.as_usize(),
+            entries: spec.table.as_ptr(),
+            entry: PhantomData,
+        })
     }
 
     /// The number of an address's entry.
@@ -156,7 +160,9 @@ impl<T: Entry, const LOG: u32> SideTable<T, LOG> {
 
     /// Stores the same value for all of a range, which is rounded inward to regions. Not atomic as a whole.
     pub fn fill(&self, start: Address, end: Address, value: T) {
-        for index in (self.index(start) + usize::from(!start.is_aligned_to(1 << LOG)))..self.index(end) {
+        for index in
+            (self.index(start) + usize::from(!start.is_aligned_to(1 << LOG)))..self.index(end)
+        {
             T::store(self.at(index), value, Ordering::Relaxed);
         }
     }
@@ -182,7 +188,10 @@ impl<const LOG: u32> BitTable<LOG> {
     #[must_use]
     pub unsafe fn new(spec: &SideMetadataSpec) -> Option<Self> {
         let fits = spec.log_bits == 0 && spec.log_region == LOG && !spec.table.is_zero();
-        fits.then(|| Self { base: spec.base.as_usize(), words: spec.table.as_ptr() })
+        fits.then(|| Self {
+            base: spec.base.as_usize(),
+            words: spec.table.as_ptr(),
+        })
     }
 
     #[inline(always)]
@@ -231,7 +240,8 @@ impl<const LOG: u32> BitTable<LOG> {
     pub fn try_clear(&self, address: Address) -> bool {
         let index = self.index(address);
         let (word, bit) = (self.word(index), 1 << (index % 64));
-        word.load(Ordering::Relaxed) & bit != 0 && word.fetch_and(!bit, Ordering::Relaxed) & bit != 0
+        word.load(Ordering::Relaxed) & bit != 0
+            && word.fetch_and(!bit, Ordering::Relaxed) & bit != 0
     }
 
     /// Calls `visit(word, mask)` for the words of `[from, to)`, by numbers of bits.
@@ -240,7 +250,11 @@ impl<const LOG: u32> BitTable<LOG> {
         while at < to {
             let low = at % 64;
             let bits = (64 - low).min(to - at);
-            let mask = if bits == 64 { u64::MAX } else { ((1 << bits) - 1) << low };
+            let mask = if bits == 64 {
+                u64::MAX
+            } else {
+                ((1 << bits) - 1) << low
+            };
             visit(self.word(at), mask);
             at += bits;
         }

@@ -23,7 +23,10 @@ unsafe impl<T: Copy + Sync> Sync for MappedVec<T> {}
 
 impl<T: Copy> fmt::Debug for MappedVec<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MappedVec").field("len", &self.len).field("committed", &self.committed).finish_non_exhaustive()
+        f.debug_struct("MappedVec")
+            .field("len", &self.len)
+            .field("committed", &self.committed)
+            .finish_non_exhaustive()
     }
 }
 
@@ -37,8 +40,19 @@ impl<T: Copy> MappedVec<T> {
         let memory = Reservation::new(Arc::clone(&port), bytes, align_of::<T>())?;
         port.name(memory.start(), memory.bytes(), name);
         let pointer = memory.start().as_mut_ptr();
-        let max = if size_of::<T>() == 0 { usize::MAX } else { memory.bytes() / size_of::<T>() };
-        Ok(Self { memory, pointer, len: 0, committed: 0, max, element: PhantomData })
+        let max = if size_of::<T>() == 0 {
+            usize::MAX
+        } else {
+            memory.bytes() / size_of::<T>()
+        };
+        Ok(Self {
+            memory,
+            pointer,
+            len: 0,
+            committed: 0,
+            max,
+            element: PhantomData,
+        })
     }
 
     /// How many elements there are.
@@ -75,7 +89,9 @@ impl<T: Copy> MappedVec<T> {
     fn grow(&mut self) -> Result<(), OsError> {
         let page = self.memory.port().page_size();
         let size = size_of::<T>().max(1);
-        let have = (self.committed * size).next_multiple_of(page).min(self.memory.bytes());
+        let have = (self.committed * size)
+            .next_multiple_of(page)
+            .min(self.memory.bytes());
         let want = (have * 2).max(16 * page).min(self.memory.bytes());
         if want <= have && self.committed >= self.max {
             return Err(OsError {
@@ -88,6 +104,35 @@ impl<T: Copy> MappedVec<T> {
         self.memory.port().commit(self.memory.start(), want)?;
         self.committed = (want / size).min(self.max);
         Ok(())
+    }
+
+    /// Makes room for `more` elements without further calls to the system.
+    ///
+    /// # Errors
+    /// As [`MappedVec::push`].
+    #[inline(always)]
+    pub fn reserve(&mut self, more: usize) -> Result<(), OsError> {
+        while self.committed - self.len < more {
+            self.grow()?;
+        }
+        Ok(())
+    }
+
+    /// The place of the first element, for writing up to what [`MappedVec::reserve`] made room for.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_mut_ptr(&mut self) -> *mut T {
+        self.pointer
+    }
+
+    /// Changes the length.
+    ///
+    /// # Safety
+    /// Elements below `len` are initialised, within what [`MappedVec::reserve`] made room for.
+    #[inline(always)]
+    pub unsafe fn set_len(&mut self, len: usize) {
+        debug_assert!(len <= self.committed);
+        self.len = len;
     }
 
     /// Removes the last element.
@@ -148,11 +193,18 @@ impl<T: Copy> MappedVec<T> {
     /// Gives back the memory behind the last element, but for the first 64 KiB. A refusal changes nothing.
     pub fn shrink(&mut self) {
         let page = self.memory.port().page_size();
-        let keep = (self.len * size_of::<T>()).next_multiple_of(page).max(16 * page);
-        let have = (self.committed * size_of::<T>()).next_multiple_of(page).min(self.memory.bytes());
+        let keep = (self.len * size_of::<T>())
+            .next_multiple_of(page)
+            .max(16 * page);
+        let have = (self.committed * size_of::<T>())
+            .next_multiple_of(page)
+            .min(self.memory.bytes());
         if have > keep {
             // What is decommitted stays accessible, so `committed` is as it was.
-            let _ = self.memory.port().decommit(self.memory.start().add(keep), have - keep);
+            let _ = self
+                .memory
+                .port()
+                .decommit(self.memory.start().add(keep), have - keep);
         }
     }
 }
@@ -188,8 +240,14 @@ mod tests {
     #[test]
     fn a_refused_growth_leaves_it_as_it_was() {
         let port = Arc::new(FaultyPort::new(real_port(), None));
-        let mut v = MappedVec::<u32>::new(Arc::clone(&port) as Arc<dyn Port>, 1 << 20, c"test").unwrap();
-        port.set(Some(FaultPlan { op: Some(Op::Commit), at: 1, times: 1, errno: 12 }));
+        let mut v =
+            MappedVec::<u32>::new(Arc::clone(&port) as Arc<dyn Port>, 1 << 20, c"test").unwrap();
+        port.set(Some(FaultPlan {
+            op: Some(Op::Commit),
+            at: 1,
+            times: 1,
+            errno: 12,
+        }));
         let mut pushed = 0;
         while v.push(pushed).is_ok() {
             pushed += 1;

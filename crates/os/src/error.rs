@@ -55,9 +55,18 @@ pub struct OsError {
 
 impl fmt::Display for OsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { op, address, bytes, errno } = self;
+        let Self {
+            op,
+            address,
+            bytes,
+            errno,
+        } = self;
         let text = std::io::Error::from_raw_os_error(*errno);
-        write!(f, "the system would not {} {bytes} bytes at {address}: {text}", op.name())
+        write!(
+            f,
+            "the system would not {} {bytes} bytes at {address}: {text}",
+            op.name()
+        )
     }
 }
 

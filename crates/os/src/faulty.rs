@@ -32,7 +32,12 @@ impl FaultyPort {
     /// A port in front of `inner`. With no plan all calls go through, and are counted.
     #[must_use]
     pub fn new(inner: Arc<dyn Port>, plan: Option<FaultPlan>) -> Self {
-        Self { inner, plan: Mutex::new(plan), counted: AtomicUsize::new(0), failed: AtomicUsize::new(0) }
+        Self {
+            inner,
+            plan: Mutex::new(plan),
+            counted: AtomicUsize::new(0),
+            failed: AtomicUsize::new(0),
+        }
     }
 
     /// Changes the plan and counts from 0 again.
@@ -63,7 +68,12 @@ impl FaultyPort {
         match plan {
             Some(p) if index >= p.at && index - p.at < p.times => {
                 self.failed.fetch_add(1, Ordering::SeqCst);
-                Err(OsError { op, address, bytes, errno: p.errno })
+                Err(OsError {
+                    op,
+                    address,
+                    bytes,
+                    errno: p.errno,
+                })
             }
             _ => Ok(()),
         }

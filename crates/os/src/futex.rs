@@ -13,7 +13,12 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, timeout_ns: Option<u64>) {
 
 /// Wakes up to `most` sleepers of the word.
 pub fn futex_wake(word: &AtomicU32, most: u32) {
-    call(word, libc::FUTEX_WAKE, most.min(i32::MAX as u32), core::ptr::null());
+    call(
+        word,
+        libc::FUTEX_WAKE,
+        most.min(i32::MAX as u32),
+        core::ptr::null(),
+    );
 }
 
 fn call(word: &AtomicU32, op: i32, value: u32, time: *const libc::timespec) {
@@ -22,7 +27,15 @@ fn call(word: &AtomicU32, op: i32, value: u32, time: *const libc::timespec) {
     // SAFETY: as above.
     let kept = unsafe { *errno };
     // SAFETY: the word outlives the call, and the time is null or points to a timespec that does.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), op | libc::FUTEX_PRIVATE_FLAG, value, time) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            op | libc::FUTEX_PRIVATE_FLAG,
+            value,
+            time,
+        )
+    };
     // SAFETY: as above.
     unsafe { *errno = kept };
 }

@@ -6,14 +6,24 @@ use core::ffi::CStr;
 #[must_use]
 pub fn physical_bytes() -> usize {
     // SAFETY: sysconf has no preconditions.
-    let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
-    usize::try_from(pages).unwrap_or(0).saturating_mul(usize::try_from(page).unwrap_or(0))
+    let (pages, page) = unsafe {
+        (
+            libc::sysconf(libc::_SC_PHYS_PAGES),
+            libc::sysconf(libc::_SC_PAGESIZE),
+        )
+    };
+    usize::try_from(pages)
+        .unwrap_or(0)
+        .saturating_mul(usize::try_from(page).unwrap_or(0))
 }
 
 /// The limit on the process's address space (`ulimit -v`), if there is one.
 #[must_use]
 pub fn address_space_limit() -> Option<usize> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: writes to a local.
     let result = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) };
     (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur as usize)
@@ -34,13 +44,21 @@ pub fn resident_bytes() -> usize {
 pub fn peak_resident_bytes() -> usize {
     let mut buffer = [0u8; 4096];
     let text = read(c"/proc/self/status", &mut buffer);
-    let line = text.split(|b| *b == b'\n').find(|l| l.starts_with(b"VmHWM:")).unwrap_or_default();
-    let digits = line.iter().position(u8::is_ascii_digit).map_or(&line[..0], |at| &line[at..]);
+    let line = text
+        .split(|b| *b == b'\n')
+        .find(|l| l.starts_with(b"VmHWM:"))
+        .unwrap_or_default();
+    let digits = line
+        .iter()
+        .position(u8::is_ascii_digit)
+        .map_or(&line[..0], |at| &line[at..]);
     number(digits) * 1024
 }
 
 fn number(text: &[u8]) -> usize {
-    text.iter().take_while(|b| b.is_ascii_digit()).fold(0, |n, b| n * 10 + usize::from(b - b'0'))
+    text.iter()
+        .take_while(|b| b.is_ascii_digit())
+        .fold(0, |n, b| n * 10 + usize::from(b - b'0'))
 }
 
 fn read<'b>(path: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {

@@ -17,7 +17,9 @@ impl Reservation {
     /// If the system refuses.
     pub fn new(port: Arc<dyn Port>, bytes: usize, align: usize) -> Result<Self, OsError> {
         let page = port.page_size();
-        let bytes = bytes.checked_next_multiple_of(page).unwrap_or(usize::MAX & !(page - 1));
+        let bytes = bytes
+            .checked_next_multiple_of(page)
+            .unwrap_or(usize::MAX & !(page - 1));
         let start = port.reserve(bytes, align.max(page))?;
         Ok(Self { port, start, bytes })
     }

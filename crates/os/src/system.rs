@@ -17,18 +17,43 @@ pub fn real_port() -> Arc<dyn Port> {
 const RESERVE_FLAGS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
 fn errno() -> i32 {
-    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)
+    std::io::Error::last_os_error()
+        .raw_os_error()
+        .unwrap_or(libc::EINVAL)
 }
 
 fn check(result: i32, op: Op, address: Address, bytes: usize) -> Result<(), OsError> {
-    if result == 0 { Ok(()) } else { Err(OsError { op, address, bytes, errno: errno() }) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(OsError {
+            op,
+            address,
+            bytes,
+            errno: errno(),
+        })
+    }
 }
 
 fn map(op: Op, address: Address, bytes: usize, flags: i32) -> Result<Address, OsError> {
     // SAFETY: an anonymous mapping that replaces nothing: the flags hold no MAP_FIXED.
-    let at = unsafe { libc::mmap(address.as_mut_ptr(), bytes, libc::PROT_NONE, RESERVE_FLAGS | flags, -1, 0) };
+    let at = unsafe {
+        libc::mmap(
+            address.as_mut_ptr(),
+            bytes,
+            libc::PROT_NONE,
+            RESERVE_FLAGS | flags,
+            -1,
+            0,
+        )
+    };
     if at == libc::MAP_FAILED {
-        Err(OsError { op, address, bytes, errno: errno() })
+        Err(OsError {
+            op,
+            address,
+            bytes,
+            errno: errno(),
+        })
     } else {
         Ok(Address::from_ptr(at))
     }
@@ -39,7 +64,12 @@ fn unmap(address: Address, bytes: usize) -> Result<(), OsError> {
         return Ok(());
     }
     // SAFETY: the contract: a range that this port reserved.
-    check(unsafe { libc::munmap(address.as_mut_ptr(), bytes) }, Op::Release, address, bytes)
+    check(
+        unsafe { libc::munmap(address.as_mut_ptr(), bytes) },
+        Op::Release,
+        address,
+        bytes,
+    )
 }
 
 impl Port for SystemPort {
@@ -49,7 +79,12 @@ impl Port for SystemPort {
     }
 
     fn reserve(&self, bytes: usize, align: usize) -> Result<Address, OsError> {
-        let refused = OsError { op: Op::Reserve, address: Address::ZERO, bytes, errno: libc::ENOMEM };
+        let refused = OsError {
+            op: Op::Reserve,
+            address: Address::ZERO,
+            bytes,
+            errno: libc::ENOMEM,
+        };
         let slack = if align > self.page_size() { align } else { 0 };
         let whole = bytes.checked_add(slack).ok_or(refused)?;
         if bytes == 0 {
@@ -75,7 +110,12 @@ impl Port for SystemPort {
         }
         // An old kernel takes the address for a hint.
         unmap(at, bytes)?;
-        Err(OsError { op: Op::ReserveAt, address, bytes, errno: libc::EEXIST })
+        Err(OsError {
+            op: Op::ReserveAt,
+            address,
+            bytes,
+            errno: libc::EEXIST,
+        })
     }
 
     fn commit(&self, address: Address, bytes: usize) -> Result<(), OsError> {
@@ -83,7 +123,13 @@ impl Port for SystemPort {
             return Ok(());
         }
         // SAFETY: the contract: a range that this port reserved.
-        let result = unsafe { libc::mprotect(address.as_mut_ptr(), bytes, libc::PROT_READ | libc::PROT_WRITE) };
+        let result = unsafe {
+            libc::mprotect(
+                address.as_mut_ptr(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+            )
+        };
         check(result, Op::Commit, address, bytes)
     }
 
@@ -97,7 +143,10 @@ impl Port for SystemPort {
     }
 
     fn uncommit(&self, address: Address, bytes: usize) -> Result<(), OsError> {
-        let named = |e| OsError { op: Op::Uncommit, ..e };
+        let named = |e| OsError {
+            op: Op::Uncommit,
+            ..e
+        };
         self.decommit(address, bytes).map_err(named)?;
         self.protect(address, bytes).map_err(named)
     }
@@ -120,7 +169,15 @@ impl Port for SystemPort {
         const PR_SET_VMA_ANON_NAME: u64 = 0;
         if bytes != 0 {
             // SAFETY: reads a terminated string; a kernel that does not know the request says so, which is of no interest.
-            unsafe { libc::prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, address.as_usize(), bytes, name.as_ptr()) };
+            unsafe {
+                libc::prctl(
+                    PR_SET_VMA,
+                    PR_SET_VMA_ANON_NAME,
+                    address.as_usize(),
+                    bytes,
+                    name.as_ptr(),
+                )
+            };
         }
     }
 
@@ -128,12 +185,20 @@ impl Port for SystemPort {
         if bytes == 0 {
             return Ok(());
         }
-        let advice = if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        let advice = if wanted {
+            libc::MADV_HUGEPAGE
+        } else {
+            libc::MADV_NOHUGEPAGE
+        };
         // SAFETY: advice does not change contents.
-        check(unsafe { libc::madvise(address.as_mut_ptr(), bytes, advice) }, Op::Huge, address, bytes)
+        check(
+            unsafe { libc::madvise(address.as_mut_ptr(), bytes, advice) },
+            Op::Huge,
+            address,
+            bytes,
+        )
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -169,7 +234,10 @@ mod tests {
         let page = port.page_size();
         let at = port.reserve(page, page).unwrap();
         let error = port.reserve_at(at, page).unwrap_err();
-        assert_eq!((error.op, error.address, error.bytes, error.errno), (Op::ReserveAt, at, page, libc::EEXIST));
+        assert_eq!(
+            (error.op, error.address, error.bytes, error.errno),
+            (Op::ReserveAt, at, page, libc::EEXIST)
+        );
         assert!(error.to_string().contains("reserve at"));
         port.release(at, page).unwrap();
         port.reserve_at(at, page).unwrap();
@@ -180,6 +248,12 @@ mod tests {
     fn what_cannot_be_had_is_an_error() {
         let error = SystemPort.reserve(1 << 60, 4096).unwrap_err();
         assert_eq!((error.op, error.errno), (Op::Reserve, libc::ENOMEM));
-        assert_eq!(SystemPort.reserve(usize::MAX - 4095, 1 << 22).unwrap_err().errno, libc::ENOMEM);
+        assert_eq!(
+            SystemPort
+                .reserve(usize::MAX - 4095, 1 << 22)
+                .unwrap_err()
+                .errno,
+            libc::ENOMEM
+        );
     }
 }

@@ -58,8 +58,7 @@ impl Ring {
             self.slot(tail.wrapping_add(offset))
                 .store(*item, Ordering::Relaxed);
         }
-        self.tail
-            .store(tail.wrapping_add(taken), Ordering::Release);
+        self.tail.store(tail.wrapping_add(taken), Ordering::Release);
         taken
     }
 

@@ -125,9 +125,9 @@ impl Team {
     /// phase runs.
     pub(crate) fn run<P: Phase>(&self, phase: &P) -> Result<(), PhaseError> {
         // Acquire: the previous leader's use of seat 0 happened before.
-        let claimed =
-            self.door
-                .compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed);
+        let claimed = self
+            .door
+            .compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed);
         if claimed.is_err() {
             return run_alone(phase);
         }

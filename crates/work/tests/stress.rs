@@ -342,7 +342,10 @@ fn start_says_what_it_could_not_do() {
     });
     let error = many.start().unwrap_err();
     assert!(matches!(error.cause, StartCause::TooMany), "{error}");
-    assert_eq!(error.to_string(), "64 of 65 workers: a pool has at most 64 workers");
+    assert_eq!(
+        error.to_string(),
+        "64 of 65 workers: a pool has at most 64 workers"
+    );
     assert_eq!(many.workers(), MAX_WORKERS);
     for _ in 0..10 {
         Tree::of(100_000, 0).run(&many);

@@ -26,7 +26,11 @@ pub struct Run {
 
 impl Run {
     /// An empty run.
-    pub const NEW: Self = Self { cursor: AtomicUsize::new(0), limit: AtomicUsize::new(0), end: Cell::new(0) };
+    pub const NEW: Self = Self {
+        cursor: AtomicUsize::new(0),
+        limit: AtomicUsize::new(0),
+        end: Cell::new(0),
+    };
 
     /// Takes one cell of `bytes`: the address of the cell, or `None` when the run is used up.
     ///
@@ -45,7 +49,10 @@ impl Run {
     /// `[cursor, limit)`: the cells that are not handed out yet. Owner, or collector while the owner is stopped.
     #[must_use]
     pub fn cells(&self) -> (usize, usize) {
-        (self.cursor.load(Ordering::Relaxed), self.limit.load(Ordering::Relaxed))
+        (
+            self.cursor.load(Ordering::Relaxed),
+            self.limit.load(Ordering::Relaxed),
+        )
     }
 
     /// Where the run's block ends for this class; 0 if there is no block.

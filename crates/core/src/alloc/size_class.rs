@@ -17,9 +17,9 @@ pub const BLOCK_BYTES: usize = 32 << 10;
 pub const MAX_SMALL: usize = 4096;
 
 const SIZES: [u16; 47] = [
-    16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 352, 384, 416, 448, 480, 512, 576,
-    640, 704, 768, 832, 896, 960, 1024, 1168, 1296, 1424, 1552, 1712, 1920, 2048, 2176, 2336, 2512, 2720, 2976, 3264, 3632,
-    4096,
+    16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 352, 384,
+    416, 448, 480, 512, 576, 640, 704, 768, 832, 896, 960, 1024, 1168, 1296, 1424, 1552, 1712,
+    1920, 2048, 2176, 2336, 2512, 2720, 2976, 3264, 3632, 4096,
 ];
 
 /// How many classes there are, counting class 0, which is none.
@@ -45,13 +45,23 @@ pub static CLASSES: [SizeClass; CLASS_COUNT] = classes();
 static BY_GRANULES: [u8; MAX_SMALL / GRANULE + 1] = by_granules();
 
 const fn classes() -> [SizeClass; CLASS_COUNT] {
-    let mut table = [SizeClass { bytes: 0, cells: 0, reciprocal: 0, used: 0 }; CLASS_COUNT];
+    let mut table = [SizeClass {
+        bytes: 0,
+        cells: 0,
+        reciprocal: 0,
+        used: 0,
+    }; CLASS_COUNT];
     let mut i = 0;
     while i < SIZES.len() {
         let bytes = SIZES[i] as u32;
         let cells = BLOCK_BYTES as u32 / bytes;
         let reciprocal = (1u64 << 32).div_ceil(bytes as u64) as u32;
-        table[i + 1] = SizeClass { bytes, cells, reciprocal, used: cells * bytes };
+        table[i + 1] = SizeClass {
+            bytes,
+            cells,
+            reciprocal,
+            used: cells * bytes,
+        };
         i += 1;
     }
     table
@@ -98,7 +108,10 @@ mod tests {
     #[test]
     fn the_tail_of_a_block_is_small() {
         for class in &CLASSES[1..] {
-            assert!(BLOCK_BYTES as u32 - class.used <= BLOCK_BYTES as u32 / 50, "{class:?}");
+            assert!(
+                BLOCK_BYTES as u32 - class.used <= BLOCK_BYTES as u32 / 50,
+                "{class:?}"
+            );
         }
     }
 
@@ -106,7 +119,10 @@ mod tests {
     fn the_reciprocal_divides_every_offset_exactly() {
         for class in &CLASSES[1..] {
             for offset in 0..BLOCK_BYTES as u64 {
-                assert_eq!((offset * u64::from(class.reciprocal)) >> 32, offset / u64::from(class.bytes));
+                assert_eq!(
+                    (offset * u64::from(class.reciprocal)) >> 32,
+                    offset / u64::from(class.bytes)
+                );
             }
         }
     }

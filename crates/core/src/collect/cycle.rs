@@ -36,7 +36,10 @@ impl MarkStacks {
 
     /// # Safety
     /// Nobody else uses stack `index` meanwhile.
-    #[allow(clippy::mut_from_ref, reason = "each stack belongs to one worker at a time, see the Sync impl")]
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "each stack belongs to one worker at a time, see the Sync impl"
+    )]
     unsafe fn stack(&self, index: usize) -> &mut MarkStack {
         // SAFETY: the caller's promise.
         unsafe { &mut *self.0[index].get() }
@@ -59,7 +62,9 @@ pub struct Collector<'h, V: Vm> {
 
 impl<V: Vm> core::fmt::Debug for Collector<'_, V> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Collector").field("stats", &self.stats).finish_non_exhaustive()
+        f.debug_struct("Collector")
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,7 +101,9 @@ impl<V: Vm> Pause<'_, '_, V> {
     /// Marks the cells of all threads' runs: they are handed out to a thread, though not yet to the program.
     pub fn keep_runs(&mut self) {
         let space = self.cycle.space;
-        self.cycle.vm.local_runs(&mut |runs| runs.each(|_, class, run| space.keep(run, class)));
+        self.cycle
+            .vm
+            .local_runs(&mut |runs| runs.each(|_, class, run| space.keep(run, class)));
         for (index, run) in self.cycle.central.iter().enumerate() {
             if run.end() != 0 {
                 space.keep(run, (self.cycle.central_class)(index));
@@ -231,7 +238,12 @@ impl MarkSweep {
         let (cursor, limit) = run.cells();
         let base = self.tables().base();
         if cursor < limit {
-            self.set_bits(cursor - base, limit - base, CLASSES[class].bytes as usize, self.parity() ^ 1);
+            self.set_bits(
+                cursor - base,
+                limit - base,
+                CLASSES[class].bytes as usize,
+                self.parity() ^ 1,
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The tracing loop: a depth-first stack of edges with a prefetch ring in front of it.
 //!
-//! An *edge* is the start of a cell that some word refers to, with the cell's leaf bit in bit 0. Edges go onto the stack
+//! An *edge* is the start of a cell that some word refers to, with what its block says of it. Edges go onto the stack
 //! unchecked. What is popped is prefetched (the bits, and the first line of the cell) and goes into the ring; what leaves
 //! the ring, [`RING`] pops later, is in the cache: it is tested, marked, and its contents are scanned at once, which pushes
 //! further edges. (Cher, Hosking, Vitek: "Software prefetching for mark-sweep garbage collection", ASPLOS 2004.)
@@ -11,9 +11,10 @@
 //! If the stack cannot grow, an edge's target is marked at once and not pushed; at the end of the drain all marked cells
 //! are scanned again until nothing was lost (the classical answer to mark stack overflow).
 
+use crate::alloc::CLASSES;
 use crate::space::MarkSweep;
-use crate::space::tables::{Tables, prefetch};
-use crate::vm::{Closure, Visitor, Vm};
+use crate::space::tables::{Entry, Tables, prefetch};
+use crate::vm::{Cell, Closure, Kind, Visitor, Vm};
 use core::sync::atomic::Ordering;
 use heapwright_address::{Address, ObjectReference, WildWord};
 use heapwright_memory::MappedVec;
@@ -27,7 +28,43 @@ const SHARE_EVERY: u32 = 64;
 /// How many edges are shared at once.
 const SHARE_MOST: usize = 128;
 
-const LEAF: usize = 1;
+/// How many words are scanned between two looks at the stack's room.
+const PIECE: usize = 512 * 8;
+
+/// An edge: the start of a cell (bits 4 to 47), its leaf bit (bit 0), and the class and kind of its block (bits 48 to 63),
+/// so that scanning need not look the block up again. 0 is none.
+#[derive(Clone, Copy, Debug)]
+struct Edge(usize);
+
+impl Edge {
+    const NONE: Self = Self(0);
+    const START: usize = ((1 << 48) - 1) & !15;
+
+    #[inline(always)]
+    const fn new(start: usize, entry: Entry) -> Self {
+        Self(start | (entry.0 as usize & 0xffff) << 48 | entry.is_leaf() as usize)
+    }
+
+    #[inline(always)]
+    const fn start(self) -> usize {
+        self.0 & Self::START
+    }
+
+    #[inline(always)]
+    const fn is_leaf(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    #[inline(always)]
+    const fn class(self) -> usize {
+        self.0 >> 48 & 0xff
+    }
+
+    #[inline(always)]
+    const fn kind(self) -> Kind {
+        Kind((self.0 >> 56) as u8)
+    }
+}
 
 /// One worker's mark stack.
 #[derive(Debug)]
@@ -82,7 +119,7 @@ pub struct Marker<'a, V: Vm, const SHARED: bool> {
     parity: usize,
     all_interior: bool,
     stack: &'a mut MarkStack,
-    ring: [usize; RING],
+    ring: [Edge; RING],
     at: usize,
     in_ring: usize,
     pops: u32,
@@ -104,7 +141,7 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
             parity: space.parity(),
             all_interior: space.all_interior(),
             stack,
-            ring: [0; RING],
+            ring: [Edge::NONE; RING],
             at: 0,
             in_ring: 0,
             pops: 0,
@@ -132,19 +169,19 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
 
     /// Takes an edge that another worker shared.
     pub fn accept(&mut self, edge: usize) {
-        self.push(edge);
+        self.push(Edge(edge));
     }
 
     #[inline(always)]
-    fn push(&mut self, edge: usize) {
-        if self.stack.edges.push(edge).is_err() {
+    fn push(&mut self, edge: Edge) {
+        if self.stack.edges.push(edge.0).is_err() {
             self.push_lost(edge);
         }
     }
 
     #[cold]
-    fn push_lost(&mut self, edge: usize) {
-        self.lost |= self.mark((edge & !LEAF) - self.base);
+    fn push_lost(&mut self, edge: Edge) {
+        self.lost |= self.mark(edge.start() - self.base);
     }
 
     /// Sets the mark of an allocated cell. True if it was not set.
@@ -153,7 +190,14 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
         let bit = 1u64 << (offset / 16 % 64);
         let marks = self.tables.word(offset, self.parity ^ 1);
         let word = marks.load(Ordering::Relaxed);
-        if word & bit != 0 || self.tables.word(offset, self.parity).load(Ordering::Relaxed) & bit == 0 {
+        if word & bit != 0
+            || self
+                .tables
+                .word(offset, self.parity)
+                .load(Ordering::Relaxed)
+                & bit
+                == 0
+        {
             return false;
         }
         if SHARED {
@@ -167,17 +211,18 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
         true
     }
 
+    /// The edge that a word is, if it refers to a cell.
     #[inline(always)]
-    fn resolve(&mut self, word: usize, any: bool) {
+    fn resolve(&self, word: usize, any: bool) -> Option<Edge> {
         let offset = word.wrapping_sub(self.base);
         if offset >= self.extent {
-            return;
+            return None;
         }
-        let Some((start, _, entry)) = self.tables.cell(offset) else { return };
+        let (start, _, entry) = self.tables.cell(offset)?;
         if !any && offset != start && !self.space.is_displacement(offset - start) {
-            return;
+            return None;
         }
-        self.push(self.base + start + usize::from(entry.is_leaf()));
+        Some(Edge::new(self.base + start, entry))
     }
 
     /// # Safety
@@ -187,19 +232,79 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
         let mut at = start.as_usize().next_multiple_of(8);
         let end = end.as_usize() & !7;
         while at < end {
-            // SAFETY: an aligned word in the caller's readable range. It may change at any time when it belongs to a thread
-            // that is outside of the heap, hence volatile.
-            let word = unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
-            self.resolve(word, any);
-            at += 8;
+            let piece_end = end.min(at + PIECE);
+            if self.stack.edges.reserve(PIECE / 8).is_ok() {
+                // SAFETY: the caller's promise, and there is room for an edge from each word.
+                unsafe { self.piece(at, piece_end, any) };
+            } else {
+                // SAFETY: the caller's promise.
+                unsafe { self.piece_without_room(at, piece_end, any) };
+            }
+            at = piece_end;
         }
     }
 
-    fn scan(&mut self, offset: usize) {
-        if let Some((start, bytes, entry)) = self.tables.cell(offset) {
-            let cell = self.space.describe(start, bytes, entry);
-            self.vm.scan(cell, self);
+    /// The hot loop: all that it uses is in locals, since the compiler must assume that a push changes the marker.
+    ///
+    /// # Safety
+    /// The range must be readable, and the stack have room for an edge from each of its words.
+    #[inline(always)]
+    unsafe fn piece(&mut self, mut at: usize, end: usize, any: bool) {
+        let (tables, base, extent, space) = (self.tables, self.base, self.extent, self.space);
+        let edges = self.stack.edges.as_mut_ptr();
+        let mut len = self.stack.edges.len();
+        while at < end {
+            // SAFETY: an aligned word in the caller's readable range. It may change at any time when it belongs to a thread
+            // that is outside of the heap, hence volatile.
+            let word = unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
+            at += 8;
+            let offset = word.wrapping_sub(base);
+            if offset >= extent {
+                continue;
+            }
+            let Some((start, _, entry)) = tables.cell(offset) else {
+                continue;
+            };
+            if !any && offset != start && !space.is_displacement(offset - start) {
+                continue;
+            }
+            // SAFETY: the caller's promise.
+            unsafe { edges.add(len).write(Edge::new(base + start, entry).0) };
+            len += 1;
         }
+        // SAFETY: all below was written just now or before.
+        unsafe { self.stack.edges.set_len(len) };
+    }
+
+    /// # Safety
+    /// The range must be readable.
+    #[cold]
+    unsafe fn piece_without_room(&mut self, start: usize, end: usize, any: bool) {
+        for at in (start..end).step_by(8) {
+            // SAFETY: as in `piece`.
+            let word = unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
+            if let Some(edge) = self.resolve(word, any) {
+                self.push(edge);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scan(&mut self, edge: Edge) {
+        let start = Address::new(edge.start());
+        let cell = match CLASSES.get(edge.class()) {
+            Some(class) => Cell {
+                start,
+                bytes: class.bytes as usize,
+                kind: edge.kind(),
+                large: false,
+            },
+            None => match self.space.cell(edge.start()) {
+                Some(cell) => cell,
+                None => return,
+            },
+        };
+        self.vm.scan(cell, self);
     }
 
     /// Marks all that is reachable from the stack and the ring. With a worker, shares edges with hungry ones; it does not
@@ -208,26 +313,25 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
         loop {
             let edge = match self.stack.pop() {
                 Some(edge) => {
-                    let start = edge & !LEAF;
-                    self.tables.prefetch(start - self.base);
-                    if edge & LEAF == 0 {
-                        prefetch(start);
+                    let edge = Edge(edge);
+                    self.tables.prefetch(edge.start() - self.base);
+                    if !edge.is_leaf() {
+                        prefetch(edge.start());
                     }
                     self.in_ring += 1;
                     edge
                 }
                 None if self.in_ring == 0 => return,
-                None => 0,
+                None => Edge::NONE,
             };
             let out = core::mem::replace(&mut self.ring[self.at % RING], edge);
             self.at = self.at.wrapping_add(1);
-            if out == 0 {
+            if out.0 == 0 {
                 continue;
             }
             self.in_ring -= 1;
-            let offset = (out & !LEAF) - self.base;
-            if self.mark(offset) && out & LEAF == 0 {
-                self.scan(offset);
+            if self.mark(out.start() - self.base) && !out.is_leaf() {
+                self.scan(out);
             }
             if SHARED {
                 self.pops += 1;
@@ -253,10 +357,14 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
         while core::mem::take(&mut self.lost) {
             let space = self.space;
             let parity = self.parity ^ 1;
-            space.for_each(parity, |entry| !entry.is_leaf(), |cell| {
-                self.vm.scan(cell, self);
-                self.run(None);
-            });
+            space.for_each(
+                parity,
+                |entry| !entry.is_leaf(),
+                |cell| {
+                    self.vm.scan(cell, self);
+                    self.run(None);
+                },
+            );
         }
     }
 }
@@ -270,14 +378,16 @@ impl<V: Vm, const SHARED: bool> Visitor for Marker<'_, V, SHARED> {
         }
         if let Some((start, _, entry)) = self.tables.cell(offset) {
             if start == offset {
-                self.push(self.base + start + usize::from(entry.is_leaf()));
+                self.push(Edge::new(self.base + start, entry));
             }
         }
     }
 
     #[inline]
     fn root_word(&mut self, word: WildWord) {
-        self.resolve(word.bits(), true);
+        if let Some(edge) = self.resolve(word.bits(), true) {
+            self.push(edge);
+        }
     }
 
     unsafe fn root_range(&mut self, start: Address, end: Address) {
@@ -287,7 +397,9 @@ impl<V: Vm, const SHARED: bool> Visitor for Marker<'_, V, SHARED> {
 
     #[inline]
     fn field_word(&mut self, word: WildWord) {
-        self.resolve(word.bits(), self.all_interior);
+        if let Some(edge) = self.resolve(word.bits(), self.all_interior) {
+            self.push(edge);
+        }
     }
 
     #[inline]

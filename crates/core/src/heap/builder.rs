@@ -40,7 +40,10 @@ pub struct Builder {
 
 impl core::fmt::Debug for Builder {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Builder").field("options", &self.options).field("kinds", &self.kinds).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("options", &self.options)
+            .field("kinds", &self.kinds)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,13 +82,23 @@ impl Builder {
     /// # Errors
     /// If the system refuses, or there are too many kinds. All that was reserved is given back.
     pub fn build<V: Vm>(self, vm: V) -> Result<Heap<V>, HeapError> {
-        let Self { options, kinds, port, listener } = self;
+        let Self {
+            options,
+            kinds,
+            port,
+            listener,
+        } = self;
         let port = port.unwrap_or_else(real_port);
         let range = reserve_range(&port, options.max)?;
         let (base, bytes) = (range.start(), range.bytes());
         port.name(base, bytes, c"heapwright heap");
         let side = SideLayout::new()
-            .with(SideMetadataSpec::new("object and mark bits", 6, PAIR.trailing_zeros() - 1, Scope::Global))
+            .with(SideMetadataSpec::new(
+                "object and mark bits",
+                6,
+                PAIR.trailing_zeros() - 1,
+                Scope::Global,
+            ))
             .with(SideMetadataSpec::new("blocks", 5, 15, Scope::Global))
             .with(SideMetadataSpec::new("block links", 5, 15, Scope::Local))
             .with(SideMetadataSpec::new("large pages", 6, 12, Scope::Local))
@@ -95,7 +108,13 @@ impl Builder {
         // SAFETY: the tables have the shapes that `Tables` describes (two words of 64 bits a pair, 32 bits a block, 64 bits
         // a page), the mapper maps them zeroed along with each chunk, and `Memory` keeps them until the heap is dropped.
         let tables = unsafe {
-            Tables::new(base.as_usize(), table(0).as_ptr(), table(1).as_ptr(), table(2).as_ptr(), table(3).as_ptr())
+            Tables::new(
+                base.as_usize(),
+                table(0).as_ptr(),
+                table(1).as_ptr(),
+                table(2).as_ptr(),
+                table(3).as_ptr(),
+            )
         };
         let space = MarkSweep::new(tables, options.stress != 0);
         for traits in kinds {
@@ -109,8 +128,13 @@ impl Builder {
             let edges = MappedVec::new(Arc::clone(&port), bytes / 64, c"heapwright mark stack")?;
             stacks.push(MarkStack::new(edges));
         }
-        let central = (0..(MAX_KINDS - FAST_KINDS) * CLASS_COUNT).map(|_| Run::NEW).collect();
-        let pool = Pool::new(Config { workers, ..Config::default() });
+        let central = (0..(MAX_KINDS - FAST_KINDS) * CLASS_COUNT)
+            .map(|_| Run::NEW)
+            .collect();
+        let pool = Pool::new(Config {
+            workers,
+            ..Config::default()
+        });
         Ok(Heap {
             vm,
             space,
@@ -129,7 +153,10 @@ impl Builder {
             collections: AtomicU64::new(0),
             allocated_before: AtomicU64::new(0),
             live: AtomicUsize::new(0),
-            _memory: Memory { _range: range, _side: side },
+            _memory: Memory {
+                _range: range,
+                _side: side,
+            },
         })
     }
 }
@@ -137,8 +164,14 @@ impl Builder {
 /// Reserves the heap's range: a small multiple of the limit, or of the machine's memory if there is none; less where the
 /// process may not have so many addresses.
 fn reserve_range(port: &Arc<dyn Port>, max: usize) -> Result<Reservation, HeapError> {
-    let wanted = if max == 0 { limits::physical_bytes().saturating_mul(2) } else { max.saturating_mul(2) };
-    let mut bytes = wanted.clamp(SMALLEST_RANGE, LARGEST_RANGE).next_multiple_of(CHUNK);
+    let wanted = if max == 0 {
+        limits::physical_bytes().saturating_mul(2)
+    } else {
+        max.saturating_mul(2)
+    };
+    let mut bytes = wanted
+        .clamp(SMALLEST_RANGE, LARGEST_RANGE)
+        .next_multiple_of(CHUNK);
     if let Some(limit) = limits::address_space_limit() {
         bytes = bytes.min((limit / 2).max(SMALLEST_RANGE) / CHUNK * CHUNK);
     }

@@ -79,7 +79,10 @@ unsafe impl<V: Vm> Send for Heap<V> {}
 
 impl<V: Vm> core::fmt::Debug for Heap<V> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Heap").field("options", &self.options).field("usage", &self.usage()).finish_non_exhaustive()
+        f.debug_struct("Heap")
+            .field("options", &self.options)
+            .field("usage", &self.usage())
+            .finish_non_exhaustive()
     }
 }
 
@@ -120,7 +123,9 @@ impl<V: Vm> Heap<V> {
     /// # Errors
     /// As [`Heap::define_kind`].
     pub fn define_kind_locked(&self, traits: KindTraits) -> Result<Kind, HeapError> {
-        self.space.define_kind(traits).ok_or(HeapError::TooManyKinds)
+        self.space
+            .define_kind(traits)
+            .ok_or(HeapError::TooManyKinds)
     }
 
     // ---- allocation ----------------------------------------------------------------------------------------------
@@ -133,7 +138,10 @@ impl<V: Vm> Heap<V> {
     pub fn alloc(&self, runs: &LocalRuns, kind: Kind, bytes: usize) -> Result<Address, AllocError> {
         if bytes <= MAX_SMALL && (kind.0 as usize) < FAST_KINDS {
             let class = class_of(bytes);
-            if let Some(cell) = runs.run(kind.0 as usize, class).bump(CLASSES[class].bytes as usize) {
+            if let Some(cell) = runs
+                .run(kind.0 as usize, class)
+                .bump(CLASSES[class].bytes as usize)
+            {
                 return Ok(Address::new(cell));
             }
         }
@@ -146,7 +154,12 @@ impl<V: Vm> Heap<V> {
     /// As [`Heap::alloc`].
     #[cold]
     #[inline(never)]
-    pub fn alloc_slow(&self, runs: &LocalRuns, kind: Kind, bytes: usize) -> Result<Address, AllocError> {
+    pub fn alloc_slow(
+        &self,
+        runs: &LocalRuns,
+        kind: Kind,
+        bytes: usize,
+    ) -> Result<Address, AllocError> {
         if bytes > MAX_SMALL {
             return self.alloc_large(kind, bytes, PAGE, false);
         }
@@ -170,11 +183,19 @@ impl<V: Vm> Heap<V> {
     }
 
     /// Replaces the used-up block of a thread's run.
-    fn take_block(&self, runs: &LocalRuns, run: &Run, kind: Kind, class: usize) -> Result<(), AllocError> {
+    fn take_block(
+        &self,
+        runs: &LocalRuns,
+        run: &Run,
+        kind: Kind,
+        class: usize,
+    ) -> Result<(), AllocError> {
         let old = run.end();
         let taken = self.with_room(CLASSES[class].bytes as usize, |locked, first| {
             if first && old != 0 {
-                locked.stock.leave_block(&self.space, self.block_of(old - 1));
+                locked
+                    .stock
+                    .leave_block(&self.space, self.block_of(old - 1));
             }
             locked.stock.take_block(&self.space, kind.0, class)
         });
@@ -212,7 +233,9 @@ impl<V: Vm> Heap<V> {
     fn alloc_central(&self, kind: Kind, class: usize) -> Result<Address, AllocError> {
         let index = (kind.0 as usize).saturating_sub(FAST_KINDS) * CLASS_COUNT + class;
         let Some(run) = self.central.get(index) else {
-            return Err(AllocError::Unsatisfiable { requested: CLASSES[class].bytes as usize });
+            return Err(AllocError::Unsatisfiable {
+                requested: CLASSES[class].bytes as usize,
+            });
         };
         let bytes = CLASSES[class].bytes as usize;
         self.count_for_stress();
@@ -225,7 +248,9 @@ impl<V: Vm> Heap<V> {
                     continue;
                 }
                 if run.end() != 0 {
-                    locked.stock.leave_block(&self.space, self.block_of(run.end() - 1));
+                    locked
+                        .stock
+                        .leave_block(&self.space, self.block_of(run.end() - 1));
                     run.set(0, 0, 0);
                 }
                 let block = locked.stock.take_block(&self.space, kind.0, class)?;
@@ -240,13 +265,25 @@ impl<V: Vm> Heap<V> {
     ///
     /// # Errors
     /// As [`Heap::alloc`], and if `align` is no power of two.
-    pub fn alloc_large(&self, kind: Kind, bytes: usize, align: usize, first_page_only: bool) -> Result<Address, AllocError> {
+    pub fn alloc_large(
+        &self,
+        kind: Kind,
+        bytes: usize,
+        align: usize,
+        first_page_only: bool,
+    ) -> Result<Address, AllocError> {
         if bytes >= ABSURD || !align.is_power_of_two() || kind.0 as usize >= MAX_KINDS {
             return Err(AllocError::Unsatisfiable { requested: bytes });
         }
         self.count_for_stress();
         self.with_room(bytes, |locked, _| {
-            locked.stock.take_large(&self.space, kind.0, bytes.max(1), align.max(PAGE), first_page_only)
+            locked.stock.take_large(
+                &self.space,
+                kind.0,
+                bytes.max(1),
+                align.max(PAGE),
+                first_page_only,
+            )
         })
     }
 
@@ -254,7 +291,13 @@ impl<V: Vm> Heap<V> {
     ///
     /// # Errors
     /// As [`Heap::alloc`], and if `align` is no power of two.
-    pub fn alloc_aligned(&self, runs: &LocalRuns, kind: Kind, bytes: usize, align: usize) -> Result<Address, AllocError> {
+    pub fn alloc_aligned(
+        &self,
+        runs: &LocalRuns,
+        kind: Kind,
+        bytes: usize,
+        align: usize,
+    ) -> Result<Address, AllocError> {
         if !align.is_power_of_two() || bytes >= ABSURD || align >= ABSURD {
             return Err(AllocError::Unsatisfiable { requested: bytes });
         }
@@ -345,11 +388,15 @@ impl<V: Vm> Heap<V> {
     /// # Errors
     /// If no allocated cell starts there; nothing is changed then.
     pub fn free(&self, start: Address) -> Result<(), FreeError> {
-        self.lock.with(|| self.with_locked(|locked| locked.stock.free(&self.space, start.as_usize()).map(|_| ())))
+        self.lock.with(|| {
+            self.with_locked(|locked| locked.stock.free(&self.space, start.as_usize()).map(|_| ()))
+        })
     }
 
     fn count_for_stress(&self) {
-        if self.options.stress != 0 && (self.stress.fetch_add(1, Ordering::Relaxed) + 1) % self.options.stress == 0 {
+        if self.options.stress != 0
+            && (self.stress.fetch_add(1, Ordering::Relaxed) + 1) % self.options.stress == 0
+        {
             self.collect(Cause::Stress);
         }
     }
@@ -417,7 +464,12 @@ impl<V: Vm> Heap<V> {
             let idle = pages.idle_pages() * PAGE;
             Usage {
                 heap_bytes: pages.used_pages() * PAGE + idle,
-                free_bytes: locked.stock.swept().free_in_blocks.saturating_sub(allocated) + idle,
+                free_bytes: locked
+                    .stock
+                    .swept()
+                    .free_in_blocks
+                    .saturating_sub(allocated)
+                    + idle,
                 unmapped_bytes: pages.clean_pages() * PAGE,
                 allocated_since_collection: allocated,
                 allocated_total: self.allocated_before.load(Ordering::Relaxed) + allocated as u64,
@@ -442,7 +494,8 @@ impl<V: Vm> Heap<V> {
     /// Visits each allocated cell, those in threads' runs included. Heap lock held; cells may be allocated meanwhile
     /// unless the world is stopped.
     pub fn for_each_allocated(&self, mut visit: impl FnMut(Cell)) {
-        self.space.for_each(self.space.parity(), |_| true, &mut visit);
+        self.space
+            .for_each(self.space.parity(), |_| true, &mut visit);
     }
 
     // ---- collecting ----------------------------------------------------------------------------------------------
@@ -465,10 +518,13 @@ impl<V: Vm> Heap<V> {
         let _ = self.pool.start();
         let cpu = clock::thread_cpu_ns();
         let allocated = self.space.allocated();
-        self.allocated_before.fetch_add(allocated as u64, Ordering::Relaxed);
+        self.allocated_before
+            .fetch_add(allocated as u64, Ordering::Relaxed);
         // SAFETY: the caller holds the lock; the runtime's hooks do not allocate on this heap (Vm rule 6).
         let locked = unsafe { &mut *self.locked.get() };
-        let surplus = locked.trigger.surplus(locked.stock.pages().idle_pages() * PAGE);
+        let surplus = locked
+            .trigger
+            .surplus(locked.stock.pages().idle_pages() * PAGE);
         let mut stats = CollectionStats {
             number: self.collections.load(Ordering::Relaxed) + 1,
             cause,
@@ -490,13 +546,18 @@ impl<V: Vm> Heap<V> {
         };
         plan::collect(self.options.plan, &mut collector);
         stats = collector.stats;
-        locked.trigger.collected(stats.live_bytes);
+        locked
+            .trigger
+            .collected(stats.live_bytes, stats.live_leaf_bytes);
         self.live.store(stats.live_bytes, Ordering::Relaxed);
         if surplus > 0 {
             let idle = locked.stock.pages().idle_pages() * PAGE;
-            stats.returned_bytes = locked.stock.return_idle(idle.saturating_sub(surplus).max(locked.trigger.budget()));
+            stats.returned_bytes = locked
+                .stock
+                .return_idle(idle.saturating_sub(surplus).max(locked.trigger.budget()));
         }
-        stats.heap_bytes = (locked.stock.pages().used_pages() + locked.stock.pages().idle_pages()) * PAGE;
+        stats.heap_bytes =
+            (locked.stock.pages().used_pages() + locked.stock.pages().idle_pages()) * PAGE;
         stats.cpu_ns = clock::thread_cpu_ns().saturating_sub(cpu);
         self.vm.after_start(&stats);
         if let Some(listener) = &self.listener {
@@ -512,7 +573,9 @@ impl<V: Vm> Heap<V> {
 
     /// Undoes one [`Heap::disable`]. False if there was none.
     pub fn enable(&self) -> bool {
-        self.disabled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok()
+        self.disabled
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+            .is_ok()
     }
 
     /// Is collecting off?
@@ -533,18 +596,21 @@ impl<V: Vm> Heap<V> {
 
     /// Limits what the heap may use, in bytes; 0: no limit. Takes the lock.
     pub fn set_max(&self, bytes: usize) {
-        self.lock.with(|| self.with_locked(|locked| locked.stock.set_max(bytes)));
+        self.lock
+            .with(|| self.with_locked(|locked| locked.stock.set_max(bytes)));
     }
 
     /// The limit in bytes; 0: none. Takes the lock.
     #[must_use]
     pub fn max(&self) -> usize {
-        self.lock.with(|| self.with_locked(|locked| locked.stock.max()))
+        self.lock
+            .with(|| self.with_locked(|locked| locked.stock.max()))
     }
 
     /// Sets how much may be allocated between two collections, in percent of what is live. Takes the lock.
     pub fn set_growth(&self, percent: usize) {
-        self.lock.with(|| self.with_locked(|locked| locked.trigger.set_growth(percent)));
+        self.lock
+            .with(|| self.with_locked(|locked| locked.trigger.set_growth(percent)));
     }
 
     /// Makes room for `bytes` more: they can be allocated without a collection and without mapping. Takes the lock.
@@ -566,7 +632,8 @@ impl<V: Vm> Heap<V> {
 
     /// Returns all idle memory to the operating system now: the bytes returned. Takes the lock.
     pub fn return_idle_memory(&self) -> usize {
-        self.lock.with(|| self.with_locked(|locked| locked.stock.return_idle(0)))
+        self.lock
+            .with(|| self.with_locked(|locked| locked.stock.return_idle(0)))
     }
 
     // ---- the lock, and fork --------------------------------------------------------------------------------------

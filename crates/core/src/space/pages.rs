@@ -138,7 +138,13 @@ impl Pages {
         let chunks = (requested + if step > 1 { align } else { 0 }).div_ceil(CHUNK);
         // The last free pages before the end count towards the request.
         let tail = self.free_tail();
-        let needed = if step == 1 { (requested - (tail * PAGE).min(requested)).div_ceil(CHUNK).max(1) } else { chunks };
+        let needed = if step == 1 {
+            (requested - (tail * PAGE).min(requested))
+                .div_ceil(CHUNK)
+                .max(1)
+        } else {
+            chunks
+        };
         self.grow(needed, requested)?;
         match self.find(pages, step) {
             Some(first) => Ok(self.take_at(first, pages)),
@@ -191,14 +197,21 @@ impl Pages {
     /// As [`Pages::take_block`].
     pub fn expand(&mut self, bytes: usize) -> Result<(), AllocError> {
         let free = self.free_pages * PAGE;
-        if free >= bytes { Ok(()) } else { self.grow((bytes - free).div_ceil(CHUNK), bytes) }
+        if free >= bytes {
+            Ok(())
+        } else {
+            self.grow((bytes - free).div_ceil(CHUNK), bytes)
+        }
     }
 
     /// Is the page at this address free? For the verifier.
     #[must_use]
     pub fn is_free(&self, page: Address) -> bool {
         let index = page.diff(self.base) / PAGE;
-        self.free.as_slice().get(index / PAGES_IN_WORD).is_none_or(|w| w >> (index % PAGES_IN_WORD) & 1 == 1)
+        self.free
+            .as_slice()
+            .get(index / PAGES_IN_WORD)
+            .is_none_or(|w| w >> (index % PAGES_IN_WORD) & 1 == 1)
     }
 
     fn take_at(&mut self, first: usize, pages: usize) -> Taken {
@@ -211,7 +224,10 @@ impl Pages {
         });
         self.free_pages -= pages;
         self.clean_pages -= clean;
-        Taken { start: self.base.add(first * PAGE), clean: clean == pages }
+        Taken {
+            start: self.base.add(first * PAGE),
+            clean: clean == pages,
+        }
     }
 
     /// The lowest run of free pages that starts at a multiple of `step`.
@@ -228,7 +244,8 @@ impl Pages {
                 page = start.next_multiple_of(step);
                 continue;
             }
-            let end = next_bit(words, start, (start + pages).min(total), false).unwrap_or((start + pages).min(total));
+            let end = next_bit(words, start, (start + pages).min(total), false)
+                .unwrap_or((start + pages).min(total));
             if end - start >= pages {
                 return Some(start);
             }
@@ -254,10 +271,12 @@ impl Pages {
             return Err(AllocError::OutOfMemory { requested });
         }
         let start = self.base.add(self.extent);
-        self.mapper.ensure_mapped(start, bytes / PAGE, &self.specs, &[]).map_err(|e| match e {
-            MapError::Os(os) => AllocError::Os(os),
-            _ => AllocError::OutOfMemory { requested },
-        })?;
+        self.mapper
+            .ensure_mapped(start, bytes / PAGE, &self.specs, &[])
+            .map_err(|e| match e {
+                MapError::Os(os) => AllocError::Os(os),
+                _ => AllocError::OutOfMemory { requested },
+            })?;
         for _ in 0..chunks * WORDS_IN_CHUNK {
             self.free.push(u64::MAX)?;
             if let Err(e) = self.clean.push(u64::MAX) {
@@ -285,7 +304,11 @@ fn full_byte(word: u64) -> Option<usize> {
 }
 
 fn mask_of(low: usize, bits: usize) -> u64 {
-    if bits >= 64 { u64::MAX } else { ((1 << bits) - 1) << low }
+    if bits >= 64 {
+        u64::MAX
+    } else {
+        ((1 << bits) - 1) << low
+    }
 }
 
 /// Calls `visit(word, mask)` for the words that hold bits `first .. first + count`.
@@ -304,7 +327,11 @@ fn for_each_word(first: usize, count: usize, mut visit: impl FnMut(usize, u64)) 
 fn next_bit(words: &[u64], from: usize, end: usize, value: bool) -> Option<usize> {
     let mut bit = from;
     while bit < end {
-        let word = if value { words[bit / 64] } else { !words[bit / 64] };
+        let word = if value {
+            words[bit / 64]
+        } else {
+            !words[bit / 64]
+        };
         let word = word >> (bit % 64);
         if word != 0 {
             let found = bit + word.trailing_zeros() as usize;

@@ -38,7 +38,8 @@ impl Entry {
     /// A block for cells of a class and kind that is owned by whoever takes cells from it.
     #[must_use]
     pub const fn owned(class: usize, kind: u8, leaf: bool, clean: bool) -> Self {
-        let flags = Self::OWNED | if leaf { Self::LEAF } else { 0 } | if clean { Self::CLEAN } else { 0 };
+        let flags =
+            Self::OWNED | if leaf { Self::LEAF } else { 0 } | if clean { Self::CLEAN } else { 0 };
         Self(class as u32 | (kind as u32) << 8 | flags)
     }
 
@@ -148,8 +149,17 @@ impl LargePage {
     fn encode(self) -> u64 {
         match self {
             Self::Free => 0,
-            Self::First { pages, kind, leaf, first_page_only } => {
-                FIRST | pages as u64 | u64::from(kind) << 32 | u64::from(leaf) << 40 | u64::from(first_page_only) << 41
+            Self::First {
+                pages,
+                kind,
+                leaf,
+                first_page_only,
+            } => {
+                FIRST
+                    | pages as u64
+                    | u64::from(kind) << 32
+                    | u64::from(leaf) << 40
+                    | u64::from(first_page_only) << 41
             }
             Self::Back(pages) => pages as u64,
         }
@@ -184,7 +194,13 @@ impl Tables {
         next: *const AtomicU32,
         pages: *const AtomicU64,
     ) -> Self {
-        Self { base, bits, blocks, next, pages }
+        Self {
+            base,
+            bits,
+            blocks,
+            next,
+            pages,
+        }
     }
 
     /// The first address of the range.
@@ -262,14 +278,20 @@ impl Tables {
     #[must_use]
     pub fn cell(&self, offset: usize) -> Option<(usize, usize, Entry)> {
         let entry = self.entry(offset);
-        let Some(class) = CLASSES.get(entry.class()) else { return self.large_cell(offset) };
+        let Some(class) = CLASSES.get(entry.class()) else {
+            return self.large_cell(offset);
+        };
         let inner = offset % BLOCK_BYTES;
         let index = (inner as u64 * u64::from(class.reciprocal)) >> 32;
         // Class 0 has no cells, so a free block ends here too.
         if index >= u64::from(class.cells) {
             return None;
         }
-        Some((offset - inner + index as usize * class.bytes as usize, class.bytes as usize, entry))
+        Some((
+            offset - inner + index as usize * class.bytes as usize,
+            class.bytes as usize,
+            entry,
+        ))
     }
 
     #[inline(never)]
@@ -280,11 +302,20 @@ impl Tables {
             LargePage::First { .. } => page,
             LargePage::Back(pages) => page - pages * PAGE,
         };
-        let LargePage::First { pages, kind, leaf, first_page_only } = self.large_page(start) else { return None };
+        let LargePage::First {
+            pages,
+            kind,
+            leaf,
+            first_page_only,
+        } = self.large_page(start)
+        else {
+            return None;
+        };
         if first_page_only && start != page {
             return None;
         }
-        let entry = Entry(Entry::LARGE as u32 | u32::from(kind) << 8 | if leaf { Entry::LEAF } else { 0 });
+        let entry =
+            Entry(Entry::LARGE as u32 | u32::from(kind) << 8 | if leaf { Entry::LEAF } else { 0 });
         Some((start, pages * PAGE, entry))
     }
 }
@@ -295,7 +326,9 @@ pub fn prefetch(address: usize) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch never faults.
     unsafe {
-        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(core::ptr::without_provenance(address));
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
+            core::ptr::without_provenance(address),
+        );
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;

@@ -4,7 +4,8 @@
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use heapwright::{
-    Address, AllocError, Cell, Closure, Event, Heap, Kind, KindTraits, Listener, LocalRuns, Options, Visitor, Vm, WildWord,
+    Address, AllocError, Cell, Closure, Event, Heap, Kind, KindTraits, Listener, LocalRuns,
+    Options, Visitor, Vm, WildWord,
 };
 use std::sync::{Arc, Mutex};
 
@@ -40,7 +41,11 @@ unsafe impl Vm for Toy {
 
     fn roots<T: Visitor>(&self, visit: &mut T) {
         self.hide.store(self.skip_scan.load(Relaxed), Relaxed);
-        self.roots.lock().unwrap().iter().for_each(|w| visit.root_word(WildWord::new(*w)));
+        self.roots
+            .lock()
+            .unwrap()
+            .iter()
+            .for_each(|w| visit.root_word(WildWord::new(*w)));
     }
 
     fn weak<C: Closure>(&self, closure: &mut C) {
@@ -67,9 +72,21 @@ unsafe impl Vm for Toy {
 
 /// The kinds of the toy.
 pub const KINDS: [KindTraits; 3] = [
-    KindTraits { leaf: true, zeroed: false, collectable: true },
-    KindTraits { leaf: false, zeroed: true, collectable: true },
-    KindTraits { leaf: false, zeroed: true, collectable: false },
+    KindTraits {
+        leaf: true,
+        zeroed: false,
+        collectable: true,
+    },
+    KindTraits {
+        leaf: false,
+        zeroed: true,
+        collectable: true,
+    },
+    KindTraits {
+        leaf: false,
+        zeroed: true,
+        collectable: false,
+    },
 ];
 
 /// A heap with the options changed by name.
@@ -78,12 +95,17 @@ pub fn heap(options: &[(&str, &str)]) -> Heap<Toy> {
     for (name, value) in options {
         o.set(name, value).unwrap();
     }
-    Heap::<Toy>::builder().options(o).kinds(&KINDS).build(Toy::default()).unwrap()
+    Heap::<Toy>::builder()
+        .options(o)
+        .kinds(&KINDS)
+        .build(Toy::default())
+        .unwrap()
 }
 
 /// Allocation by the heap's own mutator.
 pub fn alloc(heap: &Heap<Toy>, kind: Kind, bytes: usize) -> Result<usize, AllocError> {
-    heap.alloc(&heap.vm().runs, kind, bytes).map(Address::as_usize)
+    heap.alloc(&heap.vm().runs, kind, bytes)
+        .map(Address::as_usize)
 }
 
 /// Adds a root.

@@ -88,7 +88,10 @@ impl MarkSweep {
 
     /// Defines a kind, under the heap's lock. `None` when there are [`MAX_KINDS`] already.
     pub fn define_kind(&self, traits: KindTraits) -> Option<Kind> {
-        let index = self.kinds.iter().position(|k| k.load(Ordering::Relaxed) == 0)?;
+        let index = self
+            .kinds
+            .iter()
+            .position(|k| k.load(Ordering::Relaxed) == 0)?;
         let bits = if traits.leaf { LEAF } else { 0 }
             | if traits.zeroed { ZEROED } else { 0 }
             | if traits.collectable { COLLECTABLE } else { 0 }
@@ -101,9 +104,20 @@ impl MarkSweep {
     #[inline]
     #[must_use]
     pub fn kind(&self, kind: u8) -> KindTraits {
-        let bits = self.kinds.get(kind as usize).map_or(0, |k| k.load(Ordering::Relaxed));
-        let bits = if bits == 0 { ZEROED | COLLECTABLE } else { bits };
-        KindTraits { leaf: bits & LEAF != 0, zeroed: bits & ZEROED != 0, collectable: bits & COLLECTABLE != 0 }
+        let bits = self
+            .kinds
+            .get(kind as usize)
+            .map_or(0, |k| k.load(Ordering::Relaxed));
+        let bits = if bits == 0 {
+            ZEROED | COLLECTABLE
+        } else {
+            bits
+        };
+        KindTraits {
+            leaf: bits & LEAF != 0,
+            zeroed: bits & ZEROED != 0,
+            collectable: bits & COLLECTABLE != 0,
+        }
     }
 
     /// Do all interior pointers in objects count (`true`), or only those at registered displacements?
@@ -119,14 +133,19 @@ impl MarkSweep {
 
     /// Lets pointers to `offset` bytes behind a cell's start count. False if the offset is [`MAX_DISPLACEMENT`] or more.
     pub fn register_displacement(&self, offset: usize) -> bool {
-        self.displacements.get(offset).map(|d| d.store(1, Ordering::Relaxed)).is_some()
+        self.displacements
+            .get(offset)
+            .map(|d| d.store(1, Ordering::Relaxed))
+            .is_some()
     }
 
     /// Does a pointer to `offset` bytes behind a cell's start count, when not all do?
     #[inline(always)]
     #[must_use]
     pub fn is_displacement(&self, offset: usize) -> bool {
-        self.displacements.get(offset).is_some_and(|d| d.load(Ordering::Relaxed) != 0)
+        self.displacements
+            .get(offset)
+            .is_some_and(|d| d.load(Ordering::Relaxed) != 0)
     }
 
     /// Bytes handed to threads since the last collection, less what was freed explicitly.
@@ -185,7 +204,11 @@ impl MarkSweep {
             run.set(end, end, end);
             return false;
         };
-        let most = if self.one_cell_runs { bytes } else { (RUN_BYTES / bytes).max(1) * bytes };
+        let most = if self.one_cell_runs {
+            bytes
+        } else {
+            (RUN_BYTES / bytes).max(1) * bytes
+        };
         let last = self.next_used(first, (first + most).min(end - base), parity);
         self.set_bits(first, last, bytes, parity);
         if self.kind(kind).zeroed && !self.tables.entry(first).is_clean() {
@@ -229,15 +252,20 @@ impl MarkSweep {
     /// Takes the cells `[cursor, limit)` out of the object map: a run that will not be used further. `block` is where they
     /// lie. Under the heap's lock.
     pub fn forget(&self, cursor: usize, limit: usize, block: usize) {
-        let bytes = CLASSES.get(self.tables.entry(block).class()).map_or(0, |c| c.bytes as usize);
+        let bytes = CLASSES
+            .get(self.tables.entry(block).class())
+            .map_or(0, |c| c.bytes as usize);
         let base = self.tables.base();
         let mut at = cursor;
         while bytes != 0 && at < limit {
             let offset = at - base;
-            self.tables.word(offset, self.parity()).fetch_and(!(1 << (offset / 16 % 64)), Ordering::Relaxed);
+            self.tables
+                .word(offset, self.parity())
+                .fetch_and(!(1 << (offset / 16 % 64)), Ordering::Relaxed);
             at += bytes;
         }
-        self.allocated.fetch_sub((limit - cursor).min(self.allocated()), Ordering::Relaxed);
+        self.allocated
+            .fetch_sub((limit - cursor).min(self.allocated()), Ordering::Relaxed);
     }
 
     /// Sets the bits of the cells of `bytes` that start in `[from, end)`.
@@ -259,13 +287,23 @@ impl MarkSweep {
     #[must_use]
     pub fn count(&self, block: usize, parity: usize) -> usize {
         (0..BLOCK_BYTES / PAIR)
-            .map(|i| self.tables.word(block + i * PAIR, parity).load(Ordering::Relaxed).count_ones() as usize)
+            .map(|i| {
+                self.tables
+                    .word(block + i * PAIR, parity)
+                    .load(Ordering::Relaxed)
+                    .count_ones() as usize
+            })
             .sum()
     }
 
     /// Visits the cells below the extent whose bit is set. Under the heap's lock, and such that no block changes its class
     /// meanwhile.
-    pub fn for_each(&self, parity: usize, mut wanted: impl FnMut(Entry) -> bool, mut visit: impl FnMut(Cell)) {
+    pub fn for_each(
+        &self,
+        parity: usize,
+        mut wanted: impl FnMut(Entry) -> bool,
+        mut visit: impl FnMut(Cell),
+    ) {
         let mut block = 0;
         let extent = self.extent();
         while block < extent {
@@ -278,7 +316,9 @@ impl MarkSweep {
                         let offset = at + word.trailing_zeros() as usize * 16;
                         word &= word - 1;
                         if let Some((start, bytes, cell_entry)) = self.tables.cell(offset) {
-                            if start == offset && (entry.class() != Entry::LARGE || wanted(cell_entry)) {
+                            if start == offset
+                                && (entry.class() != Entry::LARGE || wanted(cell_entry))
+                            {
                                 visit(self.describe(start, bytes, cell_entry));
                             }
                         }

@@ -43,7 +43,12 @@ impl Stock {
     /// Over an empty page allocator.
     #[must_use]
     pub fn new(pages: Pages, max_bytes: usize) -> Self {
-        Self { pages, lists: [[0; CLASS_COUNT]; MAX_KINDS], max_pages: max_bytes / PAGE, swept: SweepResult::default() }
+        Self {
+            pages,
+            lists: [[0; CLASS_COUNT]; MAX_KINDS],
+            max_pages: max_bytes / PAGE,
+            swept: SweepResult::default(),
+        }
     }
 
     /// The page allocator.
@@ -73,7 +78,12 @@ impl Stock {
     ///
     /// # Errors
     /// [`AllocError::OutOfMemory`] at the limit, or what the system said.
-    pub fn take_block(&mut self, space: &MarkSweep, kind: u8, class: usize) -> Result<usize, AllocError> {
+    pub fn take_block(
+        &mut self,
+        space: &MarkSweep,
+        kind: u8,
+        class: usize,
+    ) -> Result<usize, AllocError> {
         let tables = space.tables();
         let head = &mut self.lists[kind as usize][class];
         if *head != 0 {
@@ -86,7 +96,10 @@ impl Stock {
         let taken = self.pages.take_block()?;
         space.extent.store(self.pages.extent(), Ordering::Release);
         let block = taken.start.as_usize() - tables.base();
-        tables.set_entry(block, Entry::owned(class, kind, space.kind(kind).leaf, taken.clean));
+        tables.set_entry(
+            block,
+            Entry::owned(class, kind, space.kind(kind).leaf, taken.clean),
+        );
         Ok(block)
     }
 
@@ -128,7 +141,15 @@ impl Stock {
             unsafe { core::ptr::write_bytes(taken.start.as_mut_ptr::<u8>(), 0, pages * PAGE) };
         }
         let start = taken.start.as_usize() - tables.base();
-        tables.set_large_page(start, LargePage::First { pages, kind, leaf: traits.leaf, first_page_only });
+        tables.set_large_page(
+            start,
+            LargePage::First {
+                pages,
+                kind,
+                leaf: traits.leaf,
+                first_page_only,
+            },
+        );
         for page in 1..pages {
             tables.set_large_page(start + page * PAGE, LargePage::Back(page));
         }
@@ -137,7 +158,9 @@ impl Stock {
             tables.set_entry(block, Entry::large());
             block += BLOCK_BYTES;
         }
-        tables.word(start, space.parity()).fetch_or(1 << (start / 16 % 64), Ordering::Relaxed);
+        tables
+            .word(start, space.parity())
+            .fetch_or(1 << (start / 16 % 64), Ordering::Relaxed);
         space.allocated.fetch_add(pages * PAGE, Ordering::Relaxed);
         Ok(taken.start)
     }
@@ -175,10 +198,19 @@ impl Stock {
             return Err(FreeError::Interior);
         }
         let bit = 1 << (offset / 16 % 64);
-        if tables.word(offset, space.parity()).fetch_and(!bit, Ordering::Relaxed) & bit == 0 {
+        if tables
+            .word(offset, space.parity())
+            .fetch_and(!bit, Ordering::Relaxed)
+            & bit
+            == 0
+        {
             return Err(FreeError::NotAllocated);
         }
-        let _ = space.allocated.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(bytes)));
+        let _ = space
+            .allocated
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                Some(n.saturating_sub(bytes))
+            });
         if entry.class() == Entry::LARGE {
             self.release_large(space, offset, bytes / PAGE);
         } else if tables.entry(offset).is_exhausted() {
@@ -205,7 +237,8 @@ impl Stock {
         let end = start + pages * PAGE;
         let mut block = start / BLOCK_BYTES * BLOCK_BYTES;
         while block < end {
-            let used = (0..BLOCK_BYTES / PAGE).any(|i| tables.large_page(block + i * PAGE) != LargePage::Free);
+            let used = (0..BLOCK_BYTES / PAGE)
+                .any(|i| tables.large_page(block + i * PAGE) != LargePage::Free);
             if !used {
                 tables.set_entry(block, Entry::NONE);
             }
@@ -231,8 +264,13 @@ impl Stock {
                 class => {
                     let mut live = 0;
                     for i in 0..BLOCK_BYTES / PAIR {
-                        live += tables.word(block + i * PAIR, parity).load(Ordering::Relaxed).count_ones() as usize;
-                        tables.word(block + i * PAIR, parity ^ 1).store(0, Ordering::Relaxed);
+                        live += tables
+                            .word(block + i * PAIR, parity)
+                            .load(Ordering::Relaxed)
+                            .count_ones() as usize;
+                        tables
+                            .word(block + i * PAIR, parity ^ 1)
+                            .store(0, Ordering::Relaxed);
                     }
                     let shape = &CLASSES[class];
                     let (bytes, cells) = (shape.bytes as usize, shape.cells as usize);
@@ -246,7 +284,8 @@ impl Stock {
                     }
                     if live == 0 {
                         tables.set_entry(block, Entry::NONE);
-                        self.pages.give(Address::new(tables.base() + block), BLOCK_BYTES / PAGE);
+                        self.pages
+                            .give(Address::new(tables.base() + block), BLOCK_BYTES / PAGE);
                         continue;
                     }
                     result.free_in_blocks += (cells - live) * bytes;
@@ -269,7 +308,9 @@ impl Stock {
         let parity = space.parity();
         for page in 0..BLOCK_BYTES / PAGE {
             let start = block + page * PAGE;
-            let LargePage::First { pages, leaf, .. } = tables.large_page(start) else { continue };
+            let LargePage::First { pages, leaf, .. } = tables.large_page(start) else {
+                continue;
+            };
             tables.word(start, parity ^ 1).store(0, Ordering::Relaxed);
             if tables.bit(start, parity) {
                 result.live += pages * PAGE;
