@@ -32,7 +32,7 @@ same() { # name, modes, command...
     esac
     mkdir -p "$work/stats"
     rm -f "$work/stats"/*
-    got=$(timeout 600 env LD_LIBRARY_PATH="$work/lib" HEAPWRIGHT_STATS_DIR="$work/stats" "${settings[@]}" "$@" 2>"$work/err")
+    got=$(timeout 200 env LD_LIBRARY_PATH="$work/lib" HEAPWRIGHT_STATS_DIR="$work/stats" "${settings[@]}" "$@" 2>"$work/err")
     local ours=$?
     if [ "$got" != "$want" ] || [ "$ours" != "$status" ]; then
       failed=$((failed + 1))
@@ -56,18 +56,18 @@ if command -v guile >/dev/null && command -v guild >/dev/null; then
   for p in gcbench weak; do
     guild compile -O2 -o "$work/$p.go" "programs/$p.scm" >/dev/null 2>&1
   done
-  run_go() { guile -c "(load-compiled \"$1\")" "${@:2}"; }
   # Arguments: large enough to collect many times, small enough for every mode.
   same "guile gcbench" "plain verify workers" guile -c "(set-program-arguments '(\"x\" \"1\")) (load-compiled \"$work/gcbench.go\")"
-  same "guile weak" "plain verify stress workers" guile -c "(set-program-arguments '(\"x\" \"60000\")) (load-compiled \"$work/weak.go\")"
+  same "guile weak" "plain verify workers" guile -c "(set-program-arguments '(\"x\" \"60000\")) (load-compiled \"$work/weak.go\")"
   python3 - "$work/large.scm" <<'P'
 import sys
 with open(sys.argv[1], "w") as f:
-    for i in range(400):
+    for i in range(120):
         f.write(f"(define (f{i} x y) (let loop ((i 0) (a '())) (cond ((> i x) (reverse a)) ((even? i) (loop (+ i 1) (cons (* i y) a))) (else (loop (+ i 1) (cons (list i y 'k{i} \"s{i}\") a))))))\n")
     f.write("(display (length (f0 10 2)))\n")
 P
-  same "guild compile" "plain stress" sh -c "guild compile -O2 -o $work/large.go $work/large.scm >/dev/null && md5sum < $work/large.go"
+  same "guile weak, small" "stress" guile -c "(set-program-arguments '(\"x\" \"2000\")) (load-compiled \"$work/weak.go\")"
+  same "guild compile" "plain verify" sh -c "guild compile -O2 -o $work/large.go $work/large.scm >/dev/null && md5sum < $work/large.go"
 else
   echo "skipped: guile is not installed"
   skipped=$((skipped + 1))
@@ -86,10 +86,10 @@ if command -v crystal >/dev/null; then
       continue
     fi
     case $p in
-      binary_trees) same "crystal $p" "plain verify stress workers" "$work/$p" 12 ;;
+      binary_trees) same "crystal $p" "plain verify workers" "$work/$p" 12 && same "crystal $p, small" "stress" "$work/$p" 8 ;;
       gcbench) same "crystal $p" "plain verify workers" "$work/$p" 1 ;;
       strings) same "crystal $p" "plain verify workers" "$work/$p" 200000 && same "crystal $p, small" "stress" "$work/$p" 20000 ;;
-      fibers) same "crystal $p" "plain verify stress workers" "$work/$p" 200 20 ;;
+      fibers) same "crystal $p" "plain verify stress workers" "$work/$p" 100 20 ;;
     esac
   done
 else

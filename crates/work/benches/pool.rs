@@ -89,7 +89,14 @@ impl Phase for Stream {
                     let taken = worker.share(batch);
                     batch = &batch[taken..];
                     if taken == 0 {
-                        sum += worker.next().unwrap_or(0);
+                        match worker.next() {
+                            Some(item) => sum += item,
+                            // A team of one has nobody to share with.
+                            None => {
+                                sum += batch.len();
+                                break;
+                            }
+                        }
                     }
                 }
             }
