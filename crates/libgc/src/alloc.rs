@@ -4,8 +4,8 @@
 //! one byte where all interior pointers count, so that a pointer to its end is still in it.
 
 use crate::config::{GC_oom_fn, extra};
-use crate::state::{heap, heap_if_ready};
-use crate::{finalize, threads};
+use crate::state::{BoehmHeap, heap_if_ready};
+use crate::{config, finalize, threads};
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 use heapwright::alloc::{CLASSES, MAX_SMALL, size_class::class_of};
@@ -28,16 +28,16 @@ const PAGE: usize = 4096;
 /// The inline path: one of the kinds with runs, and a thread that is known.
 #[inline(always)]
 fn fast(kind: Kind, bytes: usize) -> *mut c_void {
-    if bytes < MAX_SMALL {
-        if let Some(record) = threads::current() {
-            let class = class_of(bytes + extra());
-            if let Some(cell) = record
-                .runs
-                .run(kind.0 as usize, class)
-                .bump(CLASSES[class].bytes as usize)
-            {
-                return ptr::with_exposed_provenance_mut(cell);
-            }
+    if bytes < MAX_SMALL
+        && let Some(record) = threads::current()
+    {
+        let class = class_of(bytes + extra());
+        if let Some(cell) = record
+            .runs
+            .run(kind.0 as usize, class)
+            .bump(CLASSES[class].bytes as usize)
+        {
+            return ptr::with_exposed_provenance_mut(cell);
         }
     }
     slow(kind, bytes)
@@ -257,11 +257,11 @@ pub extern "C-unwind" fn GC_malloc_many(bytes: usize) -> *mut c_void {
 /// Frees an object. Null, and what is no start of an allocated object, is ignored.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_free(object: *mut c_void) {
-    if !object.is_null() {
-        if let Some(heap) = heap_if_ready() {
-            // The interface leaves wrong pointers undefined; here they do no harm.
-            let _ = heap.free(Address::from_ptr(object));
-        }
+    if !object.is_null()
+        && let Some(heap) = heap_if_ready()
+    {
+        // The interface leaves wrong pointers undefined; here they do no harm.
+        let _ = heap.free(Address::from_ptr(object));
     }
 }
 
@@ -400,7 +400,7 @@ pub unsafe extern "C-unwind" fn GC_posix_memalign(
     align: usize,
     bytes: usize,
 ) -> c_int {
-    if !align.is_power_of_two() || align % size_of::<usize>() != 0 {
+    if !align.is_power_of_two() || !align.is_multiple_of(size_of::<usize>()) {
         return libc::EINVAL;
     }
     let object = GC_memalign(align, bytes);
@@ -412,11 +412,18 @@ pub unsafe extern "C-unwind" fn GC_posix_memalign(
     0
 }
 
+fn collect_once(heap: &BoehmHeap) -> bool {
+    heap.collect(Cause::Requested).number != 0
+}
+
 /// Collects now, and runs finalizers unless they wait for a demand.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_gcollect() {
     if let Some((heap, _)) = threads::mutator() {
-        heap.collect(Cause::Requested);
+        let _ = config::collect_explicitly(heap, collect_once);
+        if config::force_unmap() {
+            heap.return_idle_memory();
+        }
         finalize::run_due();
     }
 }
@@ -425,7 +432,7 @@ pub extern "C-unwind" fn GC_gcollect() {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_gcollect_and_unmap() {
     if let Some((heap, _)) = threads::mutator() {
-        heap.collect(Cause::Requested);
+        let _ = config::collect_explicitly(heap, collect_once);
         heap.return_idle_memory();
         finalize::run_due();
     }
@@ -437,7 +444,7 @@ pub extern "C-unwind" fn GC_try_to_collect(_stop: *mut c_void) -> c_int {
     let Some((heap, _)) = threads::mutator() else {
         return 0;
     };
-    let done = heap.collect(Cause::Requested).number != 0;
+    let done = config::collect_explicitly(heap, collect_once);
     finalize::run_due();
     c_int::from(done)
 }

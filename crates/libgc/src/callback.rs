@@ -35,6 +35,10 @@ functions!(A, B, C, D);
 
 impl<F: Function> Callback<F> {
     /// No function.
+    #[allow(
+        clippy::declare_interior_mutable_const,
+        reason = "each use makes a place of its own"
+    )]
     pub(crate) const NONE: Self = Self(AtomicPtr::new(core::ptr::null_mut()), PhantomData);
 
     /// A function to begin with.

@@ -73,22 +73,37 @@ variables! {
     /// Called when the heap's size has changed, with the heap's lock held.
     GC_on_heap_resize: Callback<GC_on_heap_resize_proc> = Callback::NONE;
     /// Called when memory has run out.
-    // SAFETY: a function of that type.
-    GC_oom_fn: Callback<GC_oom_func> = unsafe { Callback::first(no_memory as *mut c_void) };
+    #[allow(clippy::undocumented_unsafe_blocks, reason = "the lint does not see comments in a macro\'s argument")]
+    GC_oom_fn: Callback<GC_oom_func> = {
+        // SAFETY: a function of that type.
+        unsafe { Callback::first(no_memory as *mut c_void) }
+    };
     /// Milliseconds that an incremental step may take. Stored only.
     GC_time_limit: AtomicUsize = AtomicUsize::new(50);
     /// Called by `GC_abort_on_oom`.
-    // SAFETY: a function of that type.
-    GC_on_abort: Callback<GC_abort_func> = unsafe { Callback::first(no_message as *mut c_void) };
+    #[allow(clippy::undocumented_unsafe_blocks, reason = "the lint does not see comments in a macro\'s argument")]
+    GC_on_abort: Callback<GC_abort_func> = {
+        // SAFETY: a function of that type.
+        unsafe { Callback::first(no_message as *mut c_void) }
+    };
     /// Called about pointers that `GC_same_obj` finds to be in different objects.
-    // SAFETY: a function of that type.
-    GC_same_obj_print_proc: Callback<Pointers_print_proc> = unsafe { Callback::first(ignore_two as *mut c_void) };
+    #[allow(clippy::undocumented_unsafe_blocks, reason = "the lint does not see comments in a macro\'s argument")]
+    GC_same_obj_print_proc: Callback<Pointers_print_proc> = {
+        // SAFETY: a function of that type.
+        unsafe { Callback::first(ignore_two as *mut c_void) }
+    };
     /// Called about pointers that `GC_is_valid_displacement` finds not to count.
-    // SAFETY: a function of that type.
-    GC_is_valid_displacement_print_proc: Callback<Pointer_print_proc> = unsafe { Callback::first(ignore_one as *mut c_void) };
+    #[allow(clippy::undocumented_unsafe_blocks, reason = "the lint does not see comments in a macro\'s argument")]
+    GC_is_valid_displacement_print_proc: Callback<Pointer_print_proc> = {
+        // SAFETY: a function of that type.
+        unsafe { Callback::first(ignore_one as *mut c_void) }
+    };
     /// Would be called about pointers that the collector does not see; all are taken to be seen.
-    // SAFETY: a function of that type.
-    GC_is_visible_print_proc: Callback<Pointer_print_proc> = unsafe { Callback::first(ignore_one as *mut c_void) };
+    #[allow(clippy::undocumented_unsafe_blocks, reason = "the lint does not see comments in a macro\'s argument")]
+    GC_is_visible_print_proc: Callback<Pointer_print_proc> = {
+        // SAFETY: a function of that type.
+        unsafe { Callback::first(ignore_one as *mut c_void) }
+    };
     /// Free lists of atomic objects: always empty.
     GC_aobjfreelist_ptr: AtomicPtr<c_void> = AtomicPtr::new(kinds::empty_free_list());
     /// Free lists of normal objects: always empty.
@@ -112,9 +127,10 @@ unsafe extern "C-unwind" fn never_stop() -> c_int {
     0
 }
 
-// SAFETY (these three): functions of these types.
 static WARN: Callback<GC_warn_proc> =
+    // SAFETY: a function of that type.
     unsafe { Callback::first(GC_ignore_warn_proc as *mut c_void) };
+// SAFETY: a function of that type.
 static STOP: Callback<GC_stop_func> = unsafe { Callback::first(never_stop as *mut c_void) };
 static START: Callback<GC_start_callback_proc> = Callback::NONE;
 static COLLECTION_EVENT: Callback<GC_on_collection_event_proc> = Callback::NONE;

@@ -47,8 +47,8 @@ enum Order {
     /// All that it refers to but itself.
     IgnoreSelf,
     /// Nothing.
-    NoOrder,
-    /// As normal; and no `NoOrder` object that is finalized at the same time may reach it.
+    Unordered,
+    /// As normal; and no `Unordered` object that is finalized at the same time may reach it.
     Unreachable,
 }
 
@@ -111,13 +111,16 @@ pub(crate) fn weak<C: Closure>(closure: &mut C) {
     };
     // SAFETY: the collecting thread holds the lock, all others are stopped.
     let finalizers = unsafe { FINALIZERS.held() };
-    // SAFETY (these and those below): as above.
+    // SAFETY: as above.
     unsafe { links::SHORT.clear(closure) };
     finalizers.mark_ordered(heap, closure);
     finalizers.enqueue(heap, closure);
+    // SAFETY: as above.
     unsafe { links::SHORT.forget_dead(heap, closure) };
     toggle::forget_dead(closure);
+    // SAFETY: as above.
     unsafe { links::LONG.clear(closure) };
+    // SAFETY: as above.
     unsafe { links::LONG.forget_dead(heap, closure) };
     QUEUED.store(finalizers.queue.len(), Ordering::Relaxed);
 }
@@ -126,7 +129,9 @@ impl Finalizers {
     fn mark_ordered<C: Closure>(&mut self, heap: &BoehmHeap, closure: &mut C) {
         self.registered.each(|f| {
             let object = Address::new(f.object);
-            if f.order == Order::NoOrder || closure.is_marked(object) || !heap.is_allocated(object)
+            if f.order == Order::Unordered
+                || closure.is_marked(object)
+                || !heap.is_allocated(object)
             {
                 return;
             }
@@ -158,7 +163,7 @@ impl Finalizers {
             .as_slice()
             .iter()
             .skip(before)
-            .filter(|f| f.order == Order::NoOrder)
+            .filter(|f| f.order == Order::Unordered)
         {
             if let Some(object) = ObjectReference::from_address(Address::new(f.object)) {
                 closure.object(object);
@@ -466,7 +471,7 @@ pub unsafe extern "C-unwind" fn GC_register_finalizer_no_order(
             data,
             old_function,
             old_data,
-            Order::NoOrder,
+            Order::Unordered,
         )
     }
 }

@@ -16,6 +16,10 @@
 //! - Lock order: the heap's lock; then nothing.
 
 #![allow(
+    clippy::not_unsafe_ptr_arg_deref,
+    reason = "pointers of clients are given on to their own functions, or are checked to be starts of cells"
+)]
+#![allow(
     non_upper_case_globals,
     reason = "the exported variables have the names of Boehm's interface"
 )]

@@ -294,11 +294,15 @@ impl Pusher {
         }
         Self {
             visit: ptr::from_mut(visit).cast(),
-            // SAFETY (all five): called with `visit` of this value only, see `with_pusher`; ranges by the caller's promise.
+            // SAFETY: called with `visit` of this value only, see `with_pusher`.
             stacks: |v| stack::push_all(unsafe { of::<T>(v) }),
+            // SAFETY: as above; the range by the caller's promise.
             root_range: |v, a, b| unsafe { of::<T>(v).root_range(a, b) },
+            // SAFETY: as above; the range by the caller's promise.
             field_range: |v, a, b| unsafe { of::<T>(v).field_range(a, b) },
+            // SAFETY: as for `stacks`.
             mark: |v, a| unsafe { of::<T>(v) }.mark_unscanned(a),
+            // SAFETY: as for `stacks`.
             is_marked: |v, a| unsafe { of::<T>(v) }.is_marked(a),
         }
     }

@@ -60,10 +60,10 @@ pub(crate) unsafe fn descriptor_of(cell: Cell) -> usize {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn GC_make_descriptor(bits: *const usize, len: usize) -> usize {
     let words = len.div_ceil(usize::BITS as usize);
-    // SAFETY: the caller's promise.
     let map = if len == 0 {
         &[]
     } else {
+        // SAFETY: the caller's promise.
         unsafe { core::slice::from_raw_parts(bits, words) }
     };
     let is_set = |n: usize| map[n / 64] >> (n % 64) & 1 != 0;

@@ -97,6 +97,7 @@ unsafe impl Vm for BoehmVm {
     fn after_start(&self, stats: &CollectionStats) {
         config::collection_event(event::RECLAIM_END);
         report::collected(stats);
+        config::collected(stats);
         finalize::after_start();
         config::collection_event(event::END);
     }

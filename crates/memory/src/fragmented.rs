@@ -288,9 +288,9 @@ impl Chunks for FragmentedMapper {
             Addresses::Reserved => self.port.commit(start, bytes),
             Addresses::Claimed => {
                 self.port.reserve_at(start, bytes)?;
-                self.port
-                    .commit(start, bytes)
-                    .inspect_err(|_| drop(self.port.release(start, bytes)))
+                self.port.commit(start, bytes).inspect_err(|_| {
+                    let _ = self.port.release(start, bytes);
+                })
             }
         }
     }

@@ -299,9 +299,9 @@ impl<C: Chunks> Mmapper for C {
             let (at, bytes) = (address_of(first), count << Chunk::LOG_BYTES);
             let result = if from == PROTECTED {
                 // A refused commit may have opened a part of the run: close it again.
-                self.port()
-                    .commit(at, bytes)
-                    .inspect_err(|_| drop(self.port().protect(at, bytes)))
+                self.port().commit(at, bytes).inspect_err(|_| {
+                    let _ = self.port().protect(at, bytes);
+                })
             } else {
                 let tables = global
                     .iter()
@@ -347,10 +347,9 @@ impl<C: Chunks> Mmapper for C {
         walk(self, range, false, step, |first, count, from| {
             let (at, bytes) = (address_of(first), count << Chunk::LOG_BYTES);
             // A refused call may have closed a part of the run: open it again.
-            let result = self
-                .port()
-                .protect(at, bytes)
-                .inspect_err(|_| drop(self.port().commit(at, bytes)));
+            let result = self.port().protect(at, bytes).inspect_err(|_| {
+                let _ = self.port().commit(at, bytes);
+            });
             publish_run(
                 self,
                 first,

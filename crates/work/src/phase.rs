@@ -94,6 +94,10 @@ impl<'p> Worker<'p> {
     ///
     /// To be called only without work of one's own: as long as a worker has not asked in vain,
     /// the others count it as busy and wait for what it may still share.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "waiting for others is no iteration: it may end and go on"
+    )]
     pub fn next(&mut self) -> Option<usize> {
         if let Some(item) = self.first.take() {
             return Some(item);

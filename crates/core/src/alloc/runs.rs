@@ -26,6 +26,10 @@ pub struct Run {
 
 impl Run {
     /// An empty run.
+    #[allow(
+        clippy::declare_interior_mutable_const,
+        reason = "each use makes a run of its own"
+    )]
     pub const NEW: Self = Self {
         cursor: AtomicUsize::new(0),
         limit: AtomicUsize::new(0),

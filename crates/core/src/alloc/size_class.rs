@@ -86,7 +86,7 @@ const fn by_granules() -> [u8; MAX_SMALL / GRANULE + 1] {
 #[must_use]
 pub fn class_of(bytes: usize) -> usize {
     debug_assert!(bytes <= MAX_SMALL);
-    BY_GRANULES[(bytes + GRANULE - 1) / GRANULE] as usize
+    BY_GRANULES[bytes.div_ceil(GRANULE)] as usize
 }
 
 #[cfg(test)]

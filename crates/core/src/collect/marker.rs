@@ -335,10 +335,10 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
             }
             if SHARED {
                 self.pops += 1;
-                if self.pops % SHARE_EVERY == 0 {
-                    if let Some(worker) = worker.as_deref_mut() {
-                        self.feed(worker);
-                    }
+                if self.pops.is_multiple_of(SHARE_EVERY)
+                    && let Some(worker) = worker.as_deref_mut()
+                {
+                    self.feed(worker);
                 }
             }
         }
@@ -376,10 +376,10 @@ impl<V: Vm, const SHARED: bool> Visitor for Marker<'_, V, SHARED> {
         if offset >= self.extent {
             return;
         }
-        if let Some((start, _, entry)) = self.tables.cell(offset) {
-            if start == offset {
-                self.push(Edge::new(self.base + start, entry));
-            }
+        if let Some((start, _, entry)) = self.tables.cell(offset)
+            && start == offset
+        {
+            self.push(Edge::new(self.base + start, entry));
         }
     }
 
@@ -415,7 +415,7 @@ impl<V: Vm, const SHARED: bool> Visitor for Marker<'_, V, SHARED> {
 
     fn mark_unscanned(&mut self, start: Address) -> bool {
         let offset = start.as_usize().wrapping_sub(self.base);
-        offset < self.extent && offset % 16 == 0 && self.mark(offset)
+        offset < self.extent && offset.is_multiple_of(16) && self.mark(offset)
     }
 
     fn is_marked(&self, start: Address) -> bool {
@@ -432,13 +432,12 @@ impl<V: Vm, const SHARED: bool> Closure for Marker<'_, V, SHARED> {
 
     fn scan_contents(&mut self, start: Address) {
         let offset = start.as_usize().wrapping_sub(self.base);
-        if offset < self.extent {
-            if let Some((start, bytes, entry)) = self.tables.cell(offset) {
-                if !entry.is_leaf() {
-                    let cell = self.space.describe(start, bytes, entry);
-                    self.vm.scan(cell, self);
-                }
-            }
+        if offset < self.extent
+            && let Some((start, bytes, entry)) = self.tables.cell(offset)
+            && !entry.is_leaf()
+        {
+            let cell = self.space.describe(start, bytes, entry);
+            self.vm.scan(cell, self);
         }
     }
 }

@@ -395,7 +395,7 @@ impl<V: Vm> Heap<V> {
 
     fn count_for_stress(&self) {
         if self.options.stress != 0
-            && (self.stress.fetch_add(1, Ordering::Relaxed) + 1) % self.options.stress == 0
+            && (self.stress.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(self.options.stress)
         {
             self.collect(Cause::Stress);
         }

@@ -10,15 +10,15 @@ use heapwright::{
 use std::sync::{Arc, Mutex};
 
 /// Never scanned.
-pub const LEAF: Kind = Kind(0);
+pub(crate) const LEAF: Kind = Kind(0);
 /// Scanned and collected.
-pub const NODE: Kind = Kind(1);
+pub(crate) const NODE: Kind = Kind(1);
 /// A root until it is freed.
-pub const KEPT: Kind = Kind(2);
+pub(crate) const KEPT: Kind = Kind(2);
 
 /// The runtime.
 #[derive(Default)]
-pub struct Toy {
+pub(crate) struct Toy {
     pub roots: Mutex<Vec<usize>>,
     pub runs: Box<LocalRuns>,
     /// Words that are cleared when what they refer to is unreachable.
@@ -71,7 +71,7 @@ unsafe impl Vm for Toy {
 }
 
 /// The kinds of the toy.
-pub const KINDS: [KindTraits; 3] = [
+pub(crate) const KINDS: [KindTraits; 3] = [
     KindTraits {
         leaf: true,
         zeroed: false,
@@ -90,7 +90,7 @@ pub const KINDS: [KindTraits; 3] = [
 ];
 
 /// A heap with the options changed by name.
-pub fn heap(options: &[(&str, &str)]) -> Heap<Toy> {
+pub(crate) fn heap(options: &[(&str, &str)]) -> Heap<Toy> {
     let mut o = Options::default();
     for (name, value) in options {
         o.set(name, value).unwrap();
@@ -103,31 +103,31 @@ pub fn heap(options: &[(&str, &str)]) -> Heap<Toy> {
 }
 
 /// Allocation by the heap's own mutator.
-pub fn alloc(heap: &Heap<Toy>, kind: Kind, bytes: usize) -> Result<usize, AllocError> {
+pub(crate) fn alloc(heap: &Heap<Toy>, kind: Kind, bytes: usize) -> Result<usize, AllocError> {
     heap.alloc(&heap.vm().runs, kind, bytes)
         .map(Address::as_usize)
 }
 
 /// Adds a root.
-pub fn root(heap: &Heap<Toy>, word: usize) {
+pub(crate) fn root(heap: &Heap<Toy>, word: usize) {
     heap.vm().roots.lock().unwrap().push(word);
 }
 
 /// Reads a word of an object.
-pub fn get(object: usize, index: usize) -> usize {
+pub(crate) fn get(object: usize, index: usize) -> usize {
     // SAFETY: tests read only words of their own live objects.
     unsafe { Address::new(object + index * 8).load() }
 }
 
 /// Writes a word of an object.
-pub fn set(object: usize, index: usize, word: usize) {
+pub(crate) fn set(object: usize, index: usize, word: usize) {
     // SAFETY: tests write only words of their own live objects.
     unsafe { Address::new(object + index * 8).store(word) };
 }
 
 /// Counts what the verifier finds.
 #[derive(Clone, Default)]
-pub struct Findings(pub Arc<Mutex<Vec<&'static str>>>);
+pub(crate) struct Findings(pub Arc<Mutex<Vec<&'static str>>>);
 
 impl Listener for Findings {
     fn event(&self, event: Event<'_>) {

@@ -182,7 +182,7 @@ impl MarkSweep {
     pub fn is_allocated(&self, start: usize) -> bool {
         let offset = start.wrapping_sub(self.tables.base());
         offset < self.extent()
-            && offset % 16 == 0
+            && offset.is_multiple_of(16)
             && self.tables.entry(offset).class() != 0
             && self.tables.bit(offset, self.parity())
     }
@@ -315,12 +315,11 @@ impl MarkSweep {
                     while word != 0 {
                         let offset = at + word.trailing_zeros() as usize * 16;
                         word &= word - 1;
-                        if let Some((start, bytes, cell_entry)) = self.tables.cell(offset) {
-                            if start == offset
-                                && (entry.class() != Entry::LARGE || wanted(cell_entry))
-                            {
-                                visit(self.describe(start, bytes, cell_entry));
-                            }
+                        if let Some((start, bytes, cell_entry)) = self.tables.cell(offset)
+                            && start == offset
+                            && (entry.class() != Entry::LARGE || wanted(cell_entry))
+                        {
+                            visit(self.describe(start, bytes, cell_entry));
                         }
                     }
                 }
