@@ -36,7 +36,7 @@ step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "build" cargo build --release --workspace
 step "tests" cargo test --release --workspace
-step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 step "benchmarks compile and run" cargo bench --workspace --bench '*' -- --test
 if [ "$quick" = 0 ]; then
   step "model checking" bash ci/models.sh

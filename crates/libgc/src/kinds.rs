@@ -472,17 +472,11 @@ pub(crate) mod tests {
             reported((PROCEDURES - 1) << TAG_BITS | PROCEDURE, &[1, 2, 3]),
             [1, 2, 3]
         );
-        // SAFETY: null is allowed.
+        let none = ptr::null_mut();
         assert!(
-            unsafe {
-                GC_mark_and_push(
-                    ptr::null_mut(),
-                    ptr::null_mut(),
-                    ptr::null_mut(),
-                    ptr::null_mut(),
-                )
-            }
-            .is_null()
+            // SAFETY: null is allowed.
+            unsafe { GC_mark_and_push(none, ptr::null_mut(), ptr::null_mut(), ptr::null_mut()) }
+                .is_null()
         );
     }
 }

@@ -16,6 +16,10 @@
 //! - Lock order: the heap's lock; then nothing.
 
 #![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "the interface is the exported functions; these pages are for who works on them"
+)]
+#![allow(
     clippy::not_unsafe_ptr_arg_deref,
     reason = "pointers of clients are given on to their own functions, or are checked to be starts of cells"
 )]

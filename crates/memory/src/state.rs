@@ -405,3 +405,212 @@ impl<C: Chunks> Mmapper for C {
         })
     }
 }
+
+#[cfg(all(test, loom))]
+mod models {
+    //! The machine above under a model checker: every interleaving of two threads.
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use core::ffi::CStr;
+    use heapwright_os::Op;
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicBool, AtomicUsize};
+
+    /// Two chunks, each with one datum that `supply` zeroes and a flag that says whether it may be accessed.
+    #[derive(Debug)]
+    struct Fake {
+        states: [ChunkState; 2],
+        memory: Memory,
+    }
+
+    #[derive(Debug)]
+    struct Memory {
+        data: [AtomicUsize; 2],
+        open: [AtomicBool; 2],
+        supplied: [AtomicUsize; 2],
+        failures: AtomicUsize,
+    }
+
+    fn each(start: Address, bytes: usize) -> core::ops::Range<usize> {
+        let first = start.as_usize() >> Chunk::LOG_BYTES;
+        first..first + (bytes >> Chunk::LOG_BYTES)
+    }
+
+    impl Memory {
+        fn set(&self, start: Address, bytes: usize, open: bool) -> Result<(), OsError> {
+            each(start, bytes).for_each(|c| self.open[c].store(open, Ordering::Relaxed));
+            Ok(())
+        }
+    }
+
+    impl Port for Memory {
+        fn page_size(&self) -> usize {
+            4096
+        }
+        fn reserve(&self, _: usize, _: usize) -> Result<Address, OsError> {
+            Ok(Address::ZERO)
+        }
+        fn reserve_at(&self, _: Address, _: usize) -> Result<(), OsError> {
+            Ok(())
+        }
+        fn commit(&self, a: Address, n: usize) -> Result<(), OsError> {
+            self.set(a, n, true)
+        }
+        fn decommit(&self, a: Address, n: usize) -> Result<(), OsError> {
+            each(a, n).for_each(|c| self.data[c].store(0, Ordering::Relaxed));
+            Ok(())
+        }
+        fn uncommit(&self, a: Address, n: usize) -> Result<(), OsError> {
+            self.decommit(a, n)?;
+            self.set(a, n, false)
+        }
+        fn protect(&self, a: Address, n: usize) -> Result<(), OsError> {
+            self.set(a, n, false)
+        }
+        fn release(&self, a: Address, n: usize) -> Result<(), OsError> {
+            self.uncommit(a, n)
+        }
+        fn name(&self, _: Address, _: usize, _: &'static CStr) {}
+        fn huge(&self, _: Address, _: usize, _: bool) -> Result<(), OsError> {
+            Ok(())
+        }
+    }
+
+    impl Fake {
+        fn new(failures: usize) -> Arc<Self> {
+            let memory = Memory {
+                data: [AtomicUsize::new(9), AtomicUsize::new(9)],
+                open: [AtomicBool::new(false), AtomicBool::new(false)],
+                supplied: [AtomicUsize::new(0), AtomicUsize::new(0)],
+                failures: AtomicUsize::new(failures),
+            };
+            Arc::new(Self {
+                states: [ChunkState::new(), ChunkState::new()],
+                memory,
+            })
+        }
+
+        /// Accessible exactly where the state says so, and nothing is left in between.
+        fn check(&self) {
+            for c in 0..2 {
+                let state = self.states[c].load();
+                assert!(matches!(state, UNMAPPED | MAPPED | PROTECTED));
+                assert_eq!(state == MAPPED, self.memory.open[c].load(Ordering::Relaxed));
+            }
+        }
+    }
+
+    impl Chunks for Fake {
+        fn find(&self, chunk: usize) -> Option<&ChunkState> {
+            self.states.get(chunk)
+        }
+        fn find_or_create(&self, chunk: usize) -> Result<&ChunkState, MapError> {
+            self.find(chunk).ok_or(MapError::OutOfRange {
+                chunk: address_of(chunk),
+            })
+        }
+        fn supply(&self, start: Address, bytes: usize) -> Result<(), OsError> {
+            if self.memory.failures.load(Ordering::Relaxed) != 0 {
+                self.memory.failures.fetch_sub(1, Ordering::Relaxed);
+                return Err(OsError {
+                    op: Op::Commit,
+                    address: start,
+                    bytes,
+                    errno: 12,
+                });
+            }
+            for c in each(start, bytes) {
+                self.memory.supplied[c].fetch_add(1, Ordering::Relaxed);
+                self.memory.data[c].store(0, Ordering::Relaxed);
+            }
+            self.memory.set(start, bytes, true)
+        }
+        fn withdraw(&self, start: Address, bytes: usize) -> Result<(), OsError> {
+            self.memory.uncommit(start, bytes)
+        }
+        fn port(&self) -> &dyn Port {
+            &self.memory
+        }
+    }
+
+    const PAGES: usize = Chunk::BYTES / 4096;
+
+    /// H1, H2: of two threads that want overlapping ranges one maps each chunk, and neither zeroes what the other wrote.
+    #[test]
+    fn data_written_after_ensure_mapped_is_never_zeroed() {
+        loom::model(|| {
+            let fake = Fake::new(0);
+            let other = Arc::clone(&fake);
+            let thread = loom::thread::spawn(move || {
+                other
+                    .ensure_mapped(Address::ZERO, 2 * PAGES, &[], &[])
+                    .unwrap();
+                other.memory.data[0].store(1, Ordering::Relaxed);
+            });
+            fake.ensure_mapped(address_of(1), PAGES, &[], &[]).unwrap();
+            assert!(fake.is_mapped_address(address_of(1)));
+            fake.memory.data[1].store(2, Ordering::Relaxed);
+            thread.join().unwrap();
+            assert_eq!(
+                [0, 1].map(|c| fake.memory.data[c].load(Ordering::Relaxed)),
+                [1, 2]
+            );
+            assert_eq!(
+                [0, 1].map(|c| fake.memory.supplied[c].load(Ordering::Relaxed)),
+                [1, 1]
+            );
+            fake.check();
+        });
+    }
+
+    /// H3: protection is neither lost nor kept against the state, and contents survive it.
+    #[test]
+    fn protection_and_its_end_do_not_mix() {
+        loom::model(|| {
+            let fake = Fake::new(0);
+            fake.ensure_mapped(Address::ZERO, PAGES, &[], &[]).unwrap();
+            fake.memory.data[0].store(7, Ordering::Relaxed);
+            fake.protect(Address::ZERO, PAGES).unwrap();
+            let other = Arc::clone(&fake);
+            let thread = loom::thread::spawn(move || {
+                other.ensure_mapped(Address::ZERO, PAGES, &[], &[]).unwrap()
+            });
+            fake.protect(Address::ZERO, PAGES).unwrap();
+            thread.join().unwrap();
+            assert_eq!(fake.memory.data[0].load(Ordering::Relaxed), 7);
+            fake.check();
+        });
+    }
+
+    /// H10: a refused call leaves the chunk as it was, and the next one succeeds.
+    #[test]
+    fn a_failure_is_undone_and_can_be_tried_again() {
+        loom::model(|| {
+            let fake = Fake::new(1);
+            let other = Arc::clone(&fake);
+            let thread = loom::thread::spawn(move || {
+                other.ensure_mapped(Address::ZERO, PAGES, &[], &[]).is_ok()
+            });
+            let mine = fake.ensure_mapped(Address::ZERO, PAGES, &[], &[]).is_ok();
+            let theirs = thread.join().unwrap();
+            assert!(mine || theirs, "only one call is refused");
+            fake.check();
+            fake.ensure_mapped(Address::ZERO, PAGES, &[], &[]).unwrap();
+            assert_eq!(fake.memory.supplied[0].load(Ordering::Relaxed), 1);
+        });
+    }
+
+    /// Unmapping against mapping ends in one of the two, consistently.
+    #[test]
+    fn unmap_and_ensure_mapped_take_turns() {
+        loom::model(|| {
+            let fake = Fake::new(0);
+            fake.ensure_mapped(Address::ZERO, PAGES, &[], &[]).unwrap();
+            let other = Arc::clone(&fake);
+            let thread = loom::thread::spawn(move || other.unmap(Address::ZERO, PAGES).unwrap());
+            fake.ensure_mapped(Address::ZERO, PAGES, &[], &[]).unwrap();
+            thread.join().unwrap();
+            fake.check();
+        });
+    }
+}
