@@ -93,11 +93,7 @@ impl fmt::Display for HeapError {
             Self::Os(e) => write!(f, "{e}"),
             Self::Map(e) => write!(f, "{e}"),
             Self::Option(e) => write!(f, "{e}"),
-            Self::TooManyKinds => write!(
-                f,
-                "a heap has at most {} kinds of cells",
-                crate::vm::MAX_KINDS
-            ),
+            Self::TooManyKinds => f.write_str("there is no room for one more kind of cells"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a heap tells its listeners: one typed stream, coarse enough that a virtual call does not matter.
 
 use core::fmt;
+use heapwright_address::Address;
 
 /// Why a collection was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -93,7 +94,7 @@ pub enum Event<'a> {
     /// A collection ended.
     Collected(&'a CollectionStats),
     /// The verifier found something wrong; one event for each finding, delivered with the world stopped.
-    Violation(&'a crate::vm::Violation),
+    Violation(&'a Violation),
 }
 
 /// Receives a heap's events.
@@ -103,4 +104,15 @@ pub enum Event<'a> {
 pub trait Listener: Send + Sync {
     /// Called for each event.
     fn event(&self, event: Event<'_>);
+}
+
+/// One thing that the verifier found wrong, with the rule that it breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// What is wrong, in one sentence, naming the rule of [`crate::Vm`] or the invariant of the space.
+    pub what: &'static str,
+    /// The cell that it was found in.
+    pub cell: Address,
+    /// The word or the target that is wrong.
+    pub word: usize,
 }

@@ -24,7 +24,7 @@ pub mod vm;
 
 pub use alloc::{FAST_KINDS, LocalRuns};
 pub use error::{AllocError, FreeError, HeapError, OptionError};
-pub use event::{Cause, CollectionStats, Event, Listener};
+pub use event::{Cause, CollectionStats, Event, Listener, Violation};
 pub use heap::{Builder, Heap, Usage};
 pub use heapwright_address::{Address, ObjectReference, WildWord};
 pub use options::{Options, PlanName};

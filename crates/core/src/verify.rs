@@ -10,10 +10,11 @@
 //! It uses its own walk and its own lookup of cells (a division instead of the reciprocal), not the tracing loop's.
 
 use crate::alloc::{BLOCK_BYTES, CLASSES};
+use crate::event::Violation;
 use crate::space::pages::PAGE;
 use crate::space::tables::{Entry, LargePage};
 use crate::space::{MarkSweep, Stock};
-use crate::vm::{Cell, Violation, Visitor, Vm};
+use crate::vm::{Cell, Visitor, Vm};
 use heapwright_address::{Address, ObjectReference, WildWord};
 
 /// Checks the heap and reports what is wrong; gives the number of findings.

@@ -122,14 +122,3 @@ pub unsafe trait Vm: Sized + Send + Sync + 'static {
         let _ = runs;
     }
 }
-
-/// One thing that the verifier found wrong, with the rule that it breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// What is wrong, in one sentence, naming the rule of [`Vm`] or the invariant of the space.
-    pub what: &'static str,
-    /// The cell that it was found in.
-    pub cell: Address,
-    /// The word or the target that is wrong.
-    pub word: usize,
-}
