@@ -1,5 +1,6 @@
 use crate::{Op, OsError, Port};
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use heapwright_address::Address;
 use std::sync::{Arc, OnceLock};
 
@@ -73,9 +74,19 @@ fn unmap(address: Address, bytes: usize) -> Result<(), OsError> {
 }
 
 impl Port for SystemPort {
+    #[inline]
     fn page_size(&self) -> usize {
-        // SAFETY: sysconf has no preconditions.
-        usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+        static PAGE: AtomicUsize = AtomicUsize::new(0);
+        match PAGE.load(Ordering::Relaxed) {
+            0 => {
+                // SAFETY: sysconf has no preconditions.
+                let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) });
+                let page = page.unwrap_or(4096);
+                PAGE.store(page, Ordering::Relaxed);
+                page
+            }
+            page => page,
+        }
     }
 
     fn reserve(&self, bytes: usize, align: usize) -> Result<Address, OsError> {
