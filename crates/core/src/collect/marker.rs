@@ -2,7 +2,7 @@
 //!
 //! An *edge* is the start of a cell that some word refers to, with what its block says of it. Edges go onto the stack
 //! unchecked. What is popped is prefetched (the bits, and the first line of the cell) and goes into the ring; what leaves
-//! the ring, [`RING`] pops later, is in the cache: it is tested, marked, and its contents are scanned at once, which pushes
+//! the ring, [`RING`] pops later (or when there is nothing to pop), is in the cache: it is tested, marked, and its contents are scanned at once, which pushes
 //! further edges. (Cher, Hosking, Vitek: "Software prefetching for mark-sweep garbage collection", ASPLOS 2004.)
 //!
 //! A mark is tested before it is set. With one worker it is set by a plain store; with several by an atomic or, whose
@@ -120,8 +120,9 @@ pub struct Marker<'a, V: Vm, const SHARED: bool> {
     all_interior: bool,
     stack: &'a mut MarkStack,
     ring: [Edge; RING],
-    at: usize,
-    in_ring: usize,
+    /// The oldest entry of the ring, and the place of the next one; both only grow, and differ by at most [`RING`].
+    first: usize,
+    last: usize,
     pops: u32,
     marked: usize,
     lost: bool,
@@ -142,8 +143,8 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
             all_interior: space.all_interior(),
             stack,
             ring: [Edge::NONE; RING],
-            at: 0,
-            in_ring: 0,
+            first: 0,
+            last: 0,
             pops: 0,
             marked: 0,
             lost: false,
@@ -311,25 +312,25 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
     /// take any.
     pub fn run(&mut self, mut worker: Option<&mut Worker<'_>>) {
         loop {
-            let edge = match self.stack.pop() {
+            match self.stack.pop() {
                 Some(edge) => {
                     let edge = Edge(edge);
                     self.tables.prefetch(edge.start() - self.base);
                     if !edge.is_leaf() {
                         prefetch(edge.start());
                     }
-                    self.in_ring += 1;
-                    edge
+                    self.ring[self.last % RING] = edge;
+                    self.last = self.last.wrapping_add(1);
+                    if self.last.wrapping_sub(self.first) < RING {
+                        continue;
+                    }
                 }
-                None if self.in_ring == 0 => return,
-                None => Edge::NONE,
-            };
-            let out = core::mem::replace(&mut self.ring[self.at % RING], edge);
-            self.at = self.at.wrapping_add(1);
-            if out.0 == 0 {
-                continue;
+                None if self.first == self.last => return,
+                // A list has but one edge at a time: it must not wait for a full ring.
+                None => {}
             }
-            self.in_ring -= 1;
+            let out = self.ring[self.first % RING];
+            self.first = self.first.wrapping_add(1);
             if self.mark(out.start() - self.base) && !out.is_leaf() {
                 self.scan(out);
             }
