@@ -341,7 +341,7 @@ unsafe extern "C" fn print(target: c_int, format: *const c_char, arguments: *mut
     unsafe { vdprintf(fd, format, arguments) };
 }
 
-/// The body of a variadic function with one named argument: stores the argument registers and calls [`print`] with a
+/// The body of a variadic function with one named argument: stores the argument registers and calls [`print()`] with a
 /// `va_list` (System V ABI, x86-64): 8 bytes of the general registers are used up, the other arguments follow the return
 /// address.
 #[cfg(target_arch = "x86_64")]
