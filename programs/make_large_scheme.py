@@ -25,7 +25,7 @@ def definition(i, r):
     if shape == 0:
         body = f"(let loop ((k n) (acc '()))\n    (if (<= k {r.below(9)}) (reverse acc)\n        (loop (- k 1) (cons ({callee} (quotient k 2)) acc))))"
     elif shape == 1:
-        cases = "\n    ".join(f"(({r.below(1000)} {r.below(1000)}) '(case {j} of {i}))" for j in range(6))
+        cases = "\n    ".join(f"(({160 * j + r.below(80)} {160 * j + 80 + r.below(80)}) '(case {j} of {i}))" for j in range(6))
         body = f"(case (modulo (* n {r.below(97) + 3}) 1000)\n    {cases}\n    (else ({callee} (quotient n 3))))"
     elif shape == 2:
         body = (
@@ -47,7 +47,7 @@ def list_of(r):
 
 
 def main():
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1200
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 240
     r = Numbers(count)
     out = [
         "(define-module (large) #:use-module (srfi srfi-1) #:use-module (srfi srfi-9) #:export (main))\n",
@@ -57,7 +57,7 @@ def main():
         "(define-syntax swap-args (syntax-rules () ((_ ((a x) (b y)) body ...) (let ((b y) (a x)) body ...))))\n",
     ]
     out += [definition(i, r) for i in range(count)]
-    out.append(f"(define (main n) (list {' '.join(f'(f{i} n)' for i in range(0, count, 40))}))\n")
+    out.append(f"(define (main n) (list {' '.join(f'(f{i} n)' for i in range(0, count, 8))}))\n")
     sys.stdout.write("".join(out))
 
 

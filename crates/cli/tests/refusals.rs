@@ -191,7 +191,14 @@ fn the_library_is_looked_for_and_its_absence_said() {
     fs::create_dir_all(f.path("prefix/bin")).unwrap();
     fs::create_dir_all(f.path("prefix/lib/heapwright")).unwrap();
     let copy = f.path("prefix/bin/heapwright");
-    fs::copy(COMMAND, &copy).unwrap();
+    assert!(
+        Command::new("cp")
+            .arg(COMMAND)
+            .arg(&copy)
+            .status()
+            .unwrap()
+            .success()
+    );
     let moved = || {
         Command::new(&copy)
             .env_remove("HEAPWRIGHT_LIB")
