@@ -59,13 +59,7 @@ if command -v guile >/dev/null && command -v guild >/dev/null; then
   # Arguments: large enough to collect many times, small enough for every mode.
   same "guile gcbench" "plain verify workers" guile -c "(set-program-arguments '(\"x\" \"1\")) (load-compiled \"$work/gcbench.go\")"
   same "guile weak" "plain verify workers" guile -c "(set-program-arguments '(\"x\" \"60000\")) (load-compiled \"$work/weak.go\")"
-  python3 - "$work/large.scm" <<'P'
-import sys
-with open(sys.argv[1], "w") as f:
-    for i in range(120):
-        f.write(f"(define (f{i} x y) (let loop ((i 0) (a '())) (cond ((> i x) (reverse a)) ((even? i) (loop (+ i 1) (cons (* i y) a))) (else (loop (+ i 1) (cons (list i y 'k{i} \"s{i}\") a))))))\n")
-    f.write("(display (length (f0 10 2)))\n")
-P
+  python3 programs/make_large_scheme.py 150 > "$work/large.scm"
   same "guile weak, small" "stress" guile -c "(set-program-arguments '(\"x\" \"2000\")) (load-compiled \"$work/weak.go\")"
   same "guild compile" "plain verify" sh -c "guild compile -O2 -o $work/large.go $work/large.scm >/dev/null && md5sum < $work/large.go"
 else
