@@ -10,6 +10,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct DenseMapper {
     port: Arc<dyn Port>,
+    log_page: u32,
     first: usize,
     states: MappedVec<StateByte>,
 }
@@ -37,6 +38,7 @@ impl DenseMapper {
             states.push(StateByte(0))?;
         }
         Ok(Self {
+            log_page: port.page_size().trailing_zeros(),
             port,
             first: start.as_usize() >> Chunk::LOG_BYTES,
             states,
@@ -52,6 +54,7 @@ impl Chunks for DenseMapper {
         Some(unsafe { &*core::ptr::from_ref(byte).cast::<ChunkState>() })
     }
 
+    #[inline]
     fn find_or_create(&self, chunk: usize) -> Result<&ChunkState, MapError> {
         self.find(chunk).ok_or(MapError::OutOfRange {
             chunk: Address::new(chunk << Chunk::LOG_BYTES),
@@ -69,5 +72,10 @@ impl Chunks for DenseMapper {
 
     fn port(&self) -> &dyn Port {
         &*self.port
+    }
+
+    #[inline(always)]
+    fn log_page(&self) -> u32 {
+        self.log_page
     }
 }

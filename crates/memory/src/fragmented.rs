@@ -1,6 +1,5 @@
+use crate::MapError;
 use crate::state::{ChunkState, Chunks};
-use crate::{MapError, MappedVec};
-use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use heapwright_address::{Address, Chunk};
 use heapwright_os::{OsError, Port, RawLock, Reservation};
@@ -11,6 +10,8 @@ const LOG_SLAB: u32 = 30;
 const CHUNKS_IN_SLAB: usize = 1 << (LOG_SLAB - Chunk::LOG_BYTES);
 /// Logarithm of the first table's size.
 const LOG_FIRST_TABLE: u32 = 7;
+/// A slab's number has at most 5 digits of that width, which [`fold`] relies on.
+const _: () = assert!((usize::BITS - LOG_SLAB).div_ceil(LOG_FIRST_TABLE) <= 5);
 /// A table grows when it is fuller than this part.
 const FULL_NUMERATOR: usize = 1;
 const FULL_DENOMINATOR: usize = 2;
@@ -33,6 +34,16 @@ pub fn slab_hash(address: Address, log_table: u32) -> usize {
     hash
 }
 
+/// [`slab_hash`] of a slab's number as straight-line code, for tables that are not smaller than the first: each step
+/// doubles how many digits are in the lowest one.
+#[inline(always)]
+fn fold(slab: usize, log_table: u32) -> usize {
+    let two = slab ^ slab.unbounded_shr(log_table);
+    let four = two ^ two.unbounded_shr(2 * log_table);
+    let five = four ^ slab.unbounded_shr(4 * log_table);
+    five & ((1 << log_table) - 1)
+}
+
 type Slab = [ChunkState; CHUNKS_IN_SLAB];
 
 /// One place of a table. `key` is the slab's number plus 1; 0: the place is empty, and so ends a probe. `slab` is written
@@ -42,30 +53,64 @@ struct Place {
     slab: AtomicPtr<Slab>,
 }
 
-/// A table, in the arena; all zero is an empty one.
+/// A table: where its places are, and the logarithm of how many, in one word, so that readers get both at once.
 #[derive(Clone, Copy)]
-struct Table {
-    log: u32,
-    places: *const Place,
-}
+#[repr(transparent)]
+struct Table(usize);
 
 impl Table {
-    #[inline]
-    fn place(&self, index: usize) -> &Place {
-        // SAFETY: a table has `1 << log` places, in memory that lives as long as the mapper.
-        unsafe { &*self.places.add(index & ((1 << self.log) - 1)) }
+    /// Places start at a multiple of this, which leaves the low bits to the logarithm.
+    const ALIGN: usize = 64;
+
+    fn new(places: Address, log: u32) -> Self {
+        Self(places.as_usize() | log as usize)
     }
 
-    /// The slab, or the place where it would be.
-    #[inline]
-    fn probe(&self, slab: usize) -> Result<*mut Slab, usize> {
-        let mut index = slab_hash(Address::new(slab << LOG_SLAB), self.log);
+    #[inline(always)]
+    fn log(self) -> u32 {
+        (self.0 % Self::ALIGN) as u32
+    }
+
+    /// A place by its number, which is below `1 << log`.
+    #[inline(always)]
+    fn place(&self, index: usize) -> &Place {
+        let places = Address::new(self.0 - self.log() as usize).as_ptr::<Place>();
+        // SAFETY: a table has `1 << log` places, in memory that lives as long as the mapper.
+        unsafe { &*places.add(index) }
+    }
+
+    /// The slab, if there is one. Nearly always it is at home in a table of the first size, whose hash is made of
+    /// constants; all else is out of line.
+    #[inline(always)]
+    fn find(self, slab: usize) -> Option<*mut Slab> {
+        if self.log() == LOG_FIRST_TABLE {
+            let home = self.place(fold(slab, LOG_FIRST_TABLE));
+            match home.key.load(Ordering::Acquire) {
+                0 => None,
+                key if key == slab + 1 => Some(home.slab.load(Ordering::Relaxed)),
+                _ => self.find_far(slab),
+            }
+        } else {
+            self.find_far(slab)
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_far(self, slab: usize) -> Option<*mut Slab> {
+        self.probe(slab).ok()
+    }
+
+    /// The slab, or the number of the place where it would be.
+    fn probe(self, slab: usize) -> Result<*mut Slab, usize> {
+        let mask = (1 << self.log()) - 1;
+        let mut index = fold(slab, self.log());
         loop {
             let place = self.place(index);
             match place.key.load(Ordering::Acquire) {
                 0 => return Err(index),
                 key if key == slab + 1 => return Ok(place.slab.load(Ordering::Relaxed)),
-                _ => index += 1,
+                _ => index = (index + 1) & mask,
             }
         }
     }
@@ -79,9 +124,9 @@ struct Arena {
 }
 
 impl Arena {
-    /// Zeroed memory, aligned to 64.
+    /// Zeroed memory, aligned to [`Table::ALIGN`].
     fn take(&mut self, bytes: usize) -> Result<Address, OsError> {
-        let at = self.used.next_multiple_of(64);
+        let at = self.used.next_multiple_of(Table::ALIGN);
         let end = at + bytes;
         if end > self.committed {
             let want = end.next_multiple_of(64 << 10);
@@ -108,8 +153,6 @@ impl Arena {
 struct Writers {
     arena: Arena,
     slabs: usize,
-    /// All tables that ever were: readers may still be in an old one.
-    tables: MappedVec<Table>,
 }
 
 /// Who reserves the addresses of chunks that the mapper is to map.
@@ -129,7 +172,9 @@ pub enum Addresses {
 pub struct FragmentedMapper {
     port: Arc<dyn Port>,
     addresses: Addresses,
-    current: AtomicPtr<Table>,
+    log_page: u32,
+    /// A [`Table`]. Those that were before stay in the arena, since readers may still be in them.
+    current: AtomicUsize,
     lock: RawLock,
     writers: core::cell::UnsafeCell<Writers>,
 }
@@ -157,7 +202,6 @@ impl FragmentedMapper {
     pub fn new(port: Arc<dyn Port>, addresses: Addresses) -> Result<Self, MapError> {
         let memory = Reservation::new(Arc::clone(&port), ARENA_BYTES, 4096)?;
         port.name(memory.start(), memory.bytes(), c"heapwright slabs");
-        let tables = MappedVec::new(Arc::clone(&port), 64, c"heapwright slab tables")?;
         let mut writers = Writers {
             arena: Arena {
                 memory,
@@ -165,13 +209,13 @@ impl FragmentedMapper {
                 committed: 0,
             },
             slabs: 0,
-            tables,
         };
         let table = Self::make_table(&mut writers, LOG_FIRST_TABLE)?;
         Ok(Self {
+            log_page: port.page_size().trailing_zeros(),
             port,
             addresses,
-            current: AtomicPtr::new(table),
+            current: AtomicUsize::new(table.0),
             lock: RawLock::new(),
             writers: core::cell::UnsafeCell::new(writers),
         })
@@ -195,42 +239,44 @@ impl FragmentedMapper {
     /// Logarithm of the size of the current table.
     #[must_use]
     pub fn log_table(&self) -> u32 {
-        self.table().log
+        self.table().log()
     }
 
-    #[inline]
+    #[inline(always)]
     fn table(&self) -> Table {
-        // SAFETY: points into `writers.tables`, whose elements never move or change.
-        unsafe { *self.current.load(Ordering::Acquire) }
+        Table(self.current.load(Ordering::Acquire))
     }
 
-    fn make_table(writers: &mut Writers, log: u32) -> Result<*mut Table, MapError> {
-        let places = writers.arena.take(size_of::<Place>() << log)?.as_ptr();
-        writers.tables.push(Table { log, places })?;
-        Ok(writers
-            .tables
-            .as_mut_slice()
-            .last_mut()
-            .map_or(ptr::null_mut(), ptr::from_mut))
+    #[inline(always)]
+    fn slab(&self, number: usize) -> Option<&Slab> {
+        // SAFETY: a slab lives as long as the mapper, and is made of atomics.
+        self.table().find(number).map(|slab| unsafe { &*slab })
+    }
+
+    fn make_table(writers: &mut Writers, log: u32) -> Result<Table, MapError> {
+        let places = writers.arena.take(size_of::<Place>() << log)?;
+        Ok(Table::new(places, log))
     }
 
     #[cold]
-    fn create(&self, slab: usize) -> Result<*mut Slab, MapError> {
+    fn create(&self, slab: usize) -> Result<&Slab, MapError> {
         self.lock.with(|| {
             // SAFETY: the lock is held.
             let writers = unsafe { &mut *self.writers.get() };
             let mut table = self.table();
             if let Ok(found) = table.probe(slab) {
-                return Ok(found);
+                // SAFETY: a slab lives as long as the mapper, and is made of atomics.
+                return Ok(unsafe { &*found });
             }
-            if (writers.slabs + 1) * FULL_DENOMINATOR > FULL_NUMERATOR << table.log {
+            if (writers.slabs + 1) * FULL_DENOMINATOR > FULL_NUMERATOR << table.log() {
                 table = self.grow(writers, table)?;
             }
             // Zero is "unmapped".
             let fresh = writers.arena.take(size_of::<Slab>())?.as_mut_ptr::<Slab>();
             writers.slabs += 1;
             Self::insert(table, slab, fresh);
-            Ok(fresh)
+            // SAFETY: as above.
+            Ok(unsafe { &*fresh })
         })
     }
 
@@ -243,44 +289,33 @@ impl FragmentedMapper {
     }
 
     fn grow(&self, writers: &mut Writers, old: Table) -> Result<Table, MapError> {
-        let pointer = Self::make_table(writers, old.log + 1)?;
-        // SAFETY: just made.
-        let table = unsafe { *pointer };
-        for index in 0..1usize << old.log {
+        let table = Self::make_table(writers, old.log() + 1)?;
+        for index in 0..1usize << old.log() {
             let place = old.place(index);
             let key = place.key.load(Ordering::Relaxed);
             if key != 0 {
                 Self::insert(table, key - 1, place.slab.load(Ordering::Relaxed));
             }
         }
-        self.current.store(pointer, Ordering::Release);
+        self.current.store(table.0, Ordering::Release);
         Ok(table)
-    }
-
-    #[inline]
-    fn state_in(slab: *mut Slab, chunk: usize) -> *const ChunkState {
-        // SAFETY: a slab has a state for each of its chunks; both live as long as the mapper.
-        unsafe { ptr::from_ref(&(&*slab)[chunk % CHUNKS_IN_SLAB]) }
     }
 }
 
 impl Chunks for FragmentedMapper {
-    #[inline]
+    #[inline(always)]
     fn find(&self, chunk: usize) -> Option<&ChunkState> {
-        let slab = self.table().probe(chunk / CHUNKS_IN_SLAB).ok()?;
-        // SAFETY: as in `state_in`.
-        Some(unsafe { &*Self::state_in(slab, chunk) })
+        let slab = self.slab(chunk / CHUNKS_IN_SLAB)?;
+        Some(&slab[chunk % CHUNKS_IN_SLAB])
     }
 
-    #[inline]
     fn find_or_create(&self, chunk: usize) -> Result<&ChunkState, MapError> {
         let number = chunk / CHUNKS_IN_SLAB;
-        let slab = match self.table().probe(number) {
-            Ok(slab) => slab,
-            Err(_) => self.create(number)?,
+        let slab = match self.slab(number) {
+            Some(slab) => slab,
+            None => self.create(number)?,
         };
-        // SAFETY: as in `state_in`.
-        Ok(unsafe { &*Self::state_in(slab, chunk) })
+        Ok(&slab[chunk % CHUNKS_IN_SLAB])
     }
 
     fn supply(&self, start: Address, bytes: usize) -> Result<(), OsError> {
@@ -304,5 +339,30 @@ impl Chunks for FragmentedMapper {
 
     fn port(&self) -> &dyn Port {
         &*self.port
+    }
+
+    #[inline(always)]
+    fn log_page(&self) -> u32 {
+        self.log_page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_straight_line_hash_is_the_hash() {
+        let mut slab = 1usize;
+        for log in LOG_FIRST_TABLE..28 {
+            for _ in 0..1000 {
+                slab = slab.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
+                let number = slab >> LOG_SLAB;
+                assert_eq!(
+                    fold(number, log),
+                    slab_hash(Address::new(number << LOG_SLAB), log)
+                );
+            }
+        }
     }
 }

@@ -20,10 +20,12 @@ use heapwright_address::{Address, Chunk};
 use heapwright_os::{OsError, Port};
 
 const UNMAPPED: u8 = 0;
-const MAPPED: u8 = 1;
+const MAPPED: u8 = IS_MAPPED;
 const PROTECTED: u8 = 2;
-const CHANGING: u8 = 3;
-const DROPPING: u8 = 4;
+const CHANGING: u8 = 4;
+const DROPPING: u8 = 8 | IS_MAPPED;
+/// The bit of the states that count as mapped.
+const IS_MAPPED: u8 = 1;
 
 /// The state of one chunk. All zero is "unmapped".
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl ChunkState {
 
     #[inline(always)]
     pub(crate) fn is_mapped(&self) -> bool {
-        matches!(self.load(), MAPPED | DROPPING)
+        self.load() & IS_MAPPED != 0
     }
 
     fn claim(&self, from: u8, busy: u8) -> bool {
@@ -80,6 +82,66 @@ pub(crate) trait Chunks: Send + Sync {
 
     /// The operating system.
     fn port(&self) -> &dyn Port;
+
+    /// Logarithm of the port's page size, at hand.
+    fn log_page(&self) -> u32;
+}
+
+/// Is the whole range mapped? Only says yes for a range that is right, not empty, and in one chunk: what blocks ask for time
+/// and again.
+#[inline(always)]
+fn quickly_mapped<C: Chunks + ?Sized>(chunks: &C, start: Address, pages: usize) -> bool {
+    let log_page = chunks.log_page();
+    let inner = start.as_usize() % Chunk::BYTES;
+    let room = (Chunk::BYTES - inner) >> log_page;
+    inner & ((1 << log_page) - 1) == 0
+        && pages.wrapping_sub(1) < room
+        && chunks
+            .find(start.as_usize() >> Chunk::LOG_BYTES)
+            .is_some_and(ChunkState::is_mapped)
+}
+
+/// What [`Mmapper::ensure_mapped`] does when not all is mapped, or the range is wrong.
+#[cold]
+#[inline(never)]
+fn map_missing<C: Chunks>(
+    chunks: &C,
+    start: Address,
+    pages: usize,
+    global: &[SideMetadataSpec],
+    local: &[SideMetadataSpec],
+) -> Result<(), MapError> {
+    let bytes = bytes_of(chunks.port(), start, pages)?;
+    let Some(range) = chunks_of(chunks.port(), start, bytes)? else {
+        return Ok(());
+    };
+    let step = |state| match state {
+        UNMAPPED | PROTECTED => Step::Claim(CHANGING),
+        CHANGING => Step::Wait,
+        _ => Step::Pass,
+    };
+    walk(chunks, range, true, step, |first, count, from| {
+        let (at, bytes) = (address_of(first), count << Chunk::LOG_BYTES);
+        let result = if from == PROTECTED {
+            // A refused commit may have opened a part of the run: close it again.
+            chunks.port().commit(at, bytes).inspect_err(|_| {
+                let _ = chunks.port().protect(at, bytes);
+            })
+        } else {
+            let tables = global
+                .iter()
+                .chain(local)
+                .try_for_each(|spec| spec.map(chunks.port(), at, bytes));
+            tables.and_then(|()| chunks.supply(at, bytes))
+        };
+        publish_run(
+            chunks,
+            first,
+            count,
+            if result.is_ok() { MAPPED } else { from },
+        );
+        result.map_err(MapError::Os)
+    })
 }
 
 /// Answers, for any address at all, whether its 4 MiB chunk is mapped, protected or not ours, and makes it so.
@@ -279,6 +341,7 @@ impl<C: Chunks> Mmapper for C {
         })
     }
 
+    #[inline]
     fn ensure_mapped(
         &self,
         start: Address,
@@ -286,37 +349,10 @@ impl<C: Chunks> Mmapper for C {
         global: &[SideMetadataSpec],
         local: &[SideMetadataSpec],
     ) -> Result<(), MapError> {
-        let bytes = bytes_of(self.port(), start, pages)?;
-        let Some(range) = chunks_of(self.port(), start, bytes)? else {
+        if quickly_mapped(self, start, pages) {
             return Ok(());
-        };
-        let step = |state| match state {
-            UNMAPPED | PROTECTED => Step::Claim(CHANGING),
-            CHANGING => Step::Wait,
-            _ => Step::Pass,
-        };
-        walk(self, range, true, step, |first, count, from| {
-            let (at, bytes) = (address_of(first), count << Chunk::LOG_BYTES);
-            let result = if from == PROTECTED {
-                // A refused commit may have opened a part of the run: close it again.
-                self.port().commit(at, bytes).inspect_err(|_| {
-                    let _ = self.port().protect(at, bytes);
-                })
-            } else {
-                let tables = global
-                    .iter()
-                    .chain(local)
-                    .try_for_each(|spec| spec.map(self.port(), at, bytes));
-                tables.and_then(|()| self.supply(at, bytes))
-            };
-            publish_run(
-                self,
-                first,
-                count,
-                if result.is_ok() { MAPPED } else { from },
-            );
-            result.map_err(MapError::Os)
-        })
+        }
+        map_missing(self, start, pages, global, local)
     }
 
     #[inline]
@@ -530,6 +566,10 @@ mod models {
         }
         fn port(&self) -> &dyn Port {
             &self.memory
+        }
+
+        fn log_page(&self) -> u32 {
+            4096_u32.trailing_zeros()
         }
     }
 
