@@ -132,7 +132,7 @@ impl<V: Vm> Pause<'_, '_, V> {
                 marked: AtomicUsize::new(0),
                 lost: AtomicBool::new(false),
             };
-            // A phase fails only if the runtime panicked in a scan on some worker, whose edges are gone then: mark on, alone,
+            // A phase fails only if the runtime panicked in a scan on some worker, whose objects are gone then: mark on, alone,
             // from the roots and from all that is marked.
             let failed = c.pool.run(&phase).is_err();
             marked = phase.marked.into_inner();
@@ -223,8 +223,8 @@ impl<V: Vm> Phase for ClosurePhase<'_, V> {
             roots(self.vm, self.space, &mut marker);
         }
         marker.run(Some(worker));
-        while let Some(edge) = worker.next() {
-            marker.accept(edge);
+        while let Some(object) = worker.next() {
+            marker.accept(object);
             marker.run(Some(worker));
         }
         self.marked.fetch_add(marker.marked(), Ordering::Relaxed);

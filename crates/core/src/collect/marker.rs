@@ -1,15 +1,18 @@
-//! The tracing loop: a depth-first stack of edges with a prefetch ring in front of it.
+//! The tracing loop: two short queues that hide the memory's latency, around a depth-first stack.
 //!
-//! An *edge* is the start of a cell that some word refers to, with what its block says of it. Edges go onto the stack
-//! unchecked. What is popped is prefetched (the bits, and the first line of the cell) and goes into the ring; what leaves
-//! the ring, [`RING`] pops later (or when there is nothing to pop), is in the cache: it is tested, marked, and its contents are scanned at once, which pushes
-//! further edges. (Cher, Hosking, Vitek: "Software prefetching for mark-sweep garbage collection", ASPLOS 2004.)
+//! A word of an object that lies in the heap is a *candidate*. It goes into the first queue as it is, with a prefetch of the
+//! bits of its granule; [`CANDIDATES`] candidates later they are in the cache, and say in one test whether an allocated,
+//! unmarked cell starts there. If so it is marked, and pushed onto the stack unless it is a leaf. (Only if no cell starts in
+//! that granule, and interior pointers count, is the cell around it computed.) What is popped from the stack goes into the
+//! second queue with a prefetch of its first line, and is scanned [`OBJECTS`] pops later, or when there is nothing to pop.
+//! So the stack holds each object once, and never a leaf. (Cher, Hosking, Vitek: "Software prefetching for mark-sweep
+//! garbage collection", ASPLOS 2004, has the second queue.)
 //!
 //! A mark is tested before it is set. With one worker it is set by a plain store; with several by an atomic or, whose
 //! result decides who scans.
 //!
-//! If the stack cannot grow, an edge's target is marked at once and not pushed; at the end of the drain all marked cells
-//! are scanned again until nothing was lost (the classical answer to mark stack overflow).
+//! If the stack cannot grow, the object is marked but not pushed; at the end of the drain all marked cells are scanned again
+//! until nothing was lost (the classical answer to mark stack overflow).
 
 use crate::alloc::CLASSES;
 use crate::space::MarkSweep;
@@ -20,39 +23,44 @@ use heapwright_address::{Address, ObjectReference, WildWord};
 use heapwright_memory::MappedVec;
 use heapwright_work::Worker;
 
-/// Entries of the prefetch ring.
-pub const RING: usize = 32;
+/// Entries of the queue of candidates.
+pub const CANDIDATES: usize = 32;
+/// Entries of the queue of objects to scan.
+pub const OBJECTS: usize = 8;
 
 /// How many pops pass between two looks for hungry workers.
 const SHARE_EVERY: u32 = 64;
-/// How many edges are shared at once.
+/// How many objects are shared at once.
 const SHARE_MOST: usize = 128;
+
+/// Candidates that wait while there are objects to scan: what is older is in the cache and may become an object.
+const READY: usize = CANDIDATES / 2;
+
+/// [`FieldRule`] as a constant of the loop.
+const INTERIOR_RULE: u8 = 0;
+const TAGS_RULE: u8 = 1;
+const DISPLACEMENTS_RULE: u8 = 2;
 
 /// How many words are scanned between two looks at the stack's room.
 const PIECE: usize = 512 * 8;
 
-/// An edge: the start of a cell (bits 4 to 47), its leaf bit (bit 0), and the class and kind of its block (bits 48 to 63),
-/// so that scanning need not look the block up again. 0 is none.
+/// A marked object that waits to be scanned: the start of the cell (bits 0 to 47), and the class and kind of its block (bits
+/// 48 to 63), so that scanning need not look the block up again. 0 is none.
 #[derive(Clone, Copy, Debug)]
-struct Edge(usize);
+struct Grey(usize);
 
-impl Edge {
+impl Grey {
     const NONE: Self = Self(0);
-    const START: usize = ((1 << 48) - 1) & !15;
+    const START: usize = (1 << 48) - 1;
 
     #[inline(always)]
     const fn new(start: usize, entry: Entry) -> Self {
-        Self(start | (entry.0 as usize & 0xffff) << 48 | entry.is_leaf() as usize)
+        Self(start | (entry.0 as usize) << 48)
     }
 
     #[inline(always)]
     const fn start(self) -> usize {
         self.0 & Self::START
-    }
-
-    #[inline(always)]
-    const fn is_leaf(self) -> bool {
-        self.0 & 1 != 0
     }
 
     #[inline(always)]
@@ -66,45 +74,60 @@ impl Edge {
     }
 }
 
+/// Bit 0 of a candidate, which is an offset into the heap: any address within a cell counts. No bit of an offset below the
+/// granule matters otherwise.
+const INTERIOR: usize = 1;
+
+/// Which words of objects count, as the heap was told.
+#[derive(Clone, Copy, Debug)]
+enum FieldRule {
+    /// Those that lead anywhere into a cell.
+    Interior,
+    /// Those to the first granule of a cell whose low four bits are one of these.
+    Tags(u32),
+    /// Displacements beyond the first granule are registered: each word is looked up.
+    Displacements,
+}
+
 /// One worker's mark stack.
 #[derive(Debug)]
 pub struct MarkStack {
-    edges: MappedVec<usize>,
-    /// Edges below this were given to others.
+    objects: MappedVec<usize>,
+    /// Those below this were given to others.
     shared: usize,
 }
 
 impl MarkStack {
     /// An empty stack.
     #[must_use]
-    pub fn new(edges: MappedVec<usize>) -> Self {
-        Self { edges, shared: 0 }
+    pub fn new(objects: MappedVec<usize>) -> Self {
+        Self { objects, shared: 0 }
     }
 
     #[inline(always)]
     fn pop(&mut self) -> Option<usize> {
-        if self.edges.len() > self.shared {
-            self.edges.pop()
+        if self.objects.len() > self.shared {
+            self.objects.pop()
         } else {
             if self.shared != 0 {
-                self.edges.clear();
+                self.objects.clear();
                 self.shared = 0;
             }
             None
         }
     }
 
-    /// The oldest edges that may be given away: at most half of what there is.
+    /// The oldest objects that may be given away: at most half of what there is.
     fn shareable(&self) -> &[usize] {
-        let own = &self.edges.as_slice()[self.shared..];
+        let own = &self.objects.as_slice()[self.shared..];
         &own[..(own.len() / 2).min(SHARE_MOST)]
     }
 
     /// Gives back memory that only a deep graph needed.
     pub fn shrink(&mut self) {
-        self.edges.clear();
+        self.objects.clear();
         self.shared = 0;
-        self.edges.shrink();
+        self.objects.shrink();
     }
 }
 
@@ -117,12 +140,16 @@ pub struct Marker<'a, V: Vm, const SHARED: bool> {
     base: usize,
     extent: usize,
     parity: usize,
-    all_interior: bool,
+    rule: FieldRule,
     stack: &'a mut MarkStack,
-    ring: [Edge; RING],
-    /// The oldest entry of the ring, and the place of the next one; both only grow, and differ by at most [`RING`].
+    candidates: [usize; CANDIDATES],
+    /// The oldest candidate, and the place of the next one; both only grow, and differ by at most [`CANDIDATES`].
     first: usize,
     last: usize,
+    objects: [Grey; OBJECTS],
+    /// The same for the objects.
+    first_object: usize,
+    last_object: usize,
     pops: u32,
     marked: usize,
     lost: bool,
@@ -133,6 +160,13 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
     #[must_use]
     pub fn new(vm: &'a V, space: &'a MarkSweep, stack: &'a mut MarkStack) -> Self {
         let tables = *space.tables();
+        let rule = if space.all_interior() {
+            FieldRule::Interior
+        } else {
+            space
+                .tags()
+                .map_or(FieldRule::Displacements, FieldRule::Tags)
+        };
         Self {
             vm,
             space,
@@ -140,11 +174,14 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
             base: tables.base(),
             extent: space.extent(),
             parity: space.parity(),
-            all_interior: space.all_interior(),
+            rule,
             stack,
-            ring: [Edge::NONE; RING],
+            candidates: [0; CANDIDATES],
             first: 0,
             last: 0,
+            objects: [Grey::NONE; OBJECTS],
+            first_object: 0,
+            last_object: 0,
             pops: 0,
             marked: 0,
             lost: false,
@@ -157,103 +194,149 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
         self.marked
     }
 
-    /// An edge was lost because the stack could not grow; its target is marked.
+    /// A marked object was lost because the stack could not grow.
     #[must_use]
     pub fn lost(&self) -> bool {
         self.lost
     }
 
-    /// Begins with a lost edge: the next drain scans all marked cells again.
+    /// Begins with a lost object: the next drain scans all marked cells again.
     pub fn set_lost(&mut self) {
         self.lost = true;
     }
 
-    /// Takes an edge that another worker shared.
-    pub fn accept(&mut self, edge: usize) {
-        self.push(Edge(edge));
+    /// Takes a marked object that another worker shared.
+    pub fn accept(&mut self, object: usize) {
+        self.push(Grey(object));
     }
 
     #[inline(always)]
-    fn push(&mut self, edge: Edge) {
-        if self.stack.edges.push(edge.0).is_err() {
-            self.push_lost(edge);
+    fn push(&mut self, object: Grey) {
+        if self.stack.objects.push(object.0).is_err() {
+            self.lost = true;
         }
+    }
+
+    /// Sets the mark of the cell that starts in the granule of an offset. `None` if none does; else whether it was unmarked.
+    #[inline(always)]
+    fn mark(tables: &Tables, parity: usize, offset: usize) -> Option<bool> {
+        let bit = 1u64 << (offset / 16 % 64);
+        let marks = tables.word(offset, parity ^ 1);
+        let (word, cells) = (
+            marks.load(Ordering::Relaxed),
+            tables.word(offset, parity).load(Ordering::Relaxed),
+        );
+        if cells & !word & bit == 0 {
+            return (cells & bit != 0).then_some(false);
+        }
+        if SHARED {
+            return Some(marks.fetch_or(bit, Ordering::Relaxed) & bit == 0);
+        }
+        marks.store(word | bit, Ordering::Relaxed);
+        Some(true)
+    }
+
+    /// Decides on a candidate: marks its cell. Gives the object if it was unmarked and is to be scanned.
+    #[inline(always)]
+    fn settle(
+        tables: &Tables,
+        parity: usize,
+        mut candidate: usize,
+        marked: &mut usize,
+    ) -> Option<Grey> {
+        match Self::mark(tables, parity, candidate) {
+            Some(true) => {}
+            Some(false) => return None,
+            None => {
+                if candidate & INTERIOR == 0 {
+                    return None;
+                }
+                candidate = Self::mark_interior(tables, parity, candidate)?;
+            }
+        }
+        *marked += 1;
+        let start = candidate & !15;
+        let entry = tables.entry(start);
+        if entry.is_leaf() {
+            return None;
+        }
+        if entry.class() == Entry::LARGE {
+            return Self::large(tables, start);
+        }
+        Some(Grey::new(tables.base() + start, entry))
+    }
+
+    /// Marks the cell around an offset that is not in a cell's first granule; gives its start if it was unmarked.
+    #[inline(never)]
+    fn mark_interior(tables: &Tables, parity: usize, offset: usize) -> Option<usize> {
+        let (start, _, _) = tables.cell(offset)?;
+        (Self::mark(tables, parity, start) == Some(true)).then_some(start)
     }
 
     #[cold]
-    fn push_lost(&mut self, edge: Edge) {
-        self.lost |= self.mark(edge.start() - self.base);
+    #[inline(never)]
+    fn large(tables: &Tables, start: usize) -> Option<Grey> {
+        let (start, _, entry) = tables.cell(start)?;
+        (!entry.is_leaf()).then(|| Grey::new(tables.base() + start, entry))
     }
 
-    /// Sets the mark of an allocated cell. True if it was not set.
-    #[inline(always)]
-    fn mark(&mut self, offset: usize) -> bool {
-        let bit = 1u64 << (offset / 16 % 64);
-        let marks = self.tables.word(offset, self.parity ^ 1);
-        let word = marks.load(Ordering::Relaxed);
-        if word & bit != 0
-            || self
-                .tables
-                .word(offset, self.parity)
-                .load(Ordering::Relaxed)
-                & bit
-                == 0
-        {
-            return false;
+    /// Puts a candidate into the queue; settles the one that falls out. For single words.
+    #[inline]
+    fn candidate(&mut self, candidate: usize) {
+        self.tables.prefetch(candidate);
+        if self.last.wrapping_sub(self.first) == CANDIDATES {
+            self.settle_oldest();
         }
-        if SHARED {
-            if marks.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
-                return false;
-            }
-        } else {
-            marks.store(word | bit, Ordering::Relaxed);
-        }
-        self.marked += 1;
-        true
+        self.candidates[self.last % CANDIDATES] = candidate;
+        self.last = self.last.wrapping_add(1);
     }
 
-    /// The edge that a word is, if it refers to a cell.
-    #[inline(always)]
-    fn resolve(&self, word: usize, any: bool) -> Option<Edge> {
-        let offset = word.wrapping_sub(self.base);
-        if offset >= self.extent {
-            return None;
+    #[inline]
+    fn settle_oldest(&mut self) {
+        let oldest = self.candidates[self.first % CANDIDATES];
+        self.first = self.first.wrapping_add(1);
+        if let Some(object) = Self::settle(&self.tables, self.parity, oldest, &mut self.marked) {
+            self.push(object);
         }
-        let (start, _, entry) = self.tables.cell(offset)?;
-        if !any && offset != start && !self.space.is_displacement(offset - start) {
-            return None;
-        }
-        Some(Edge::new(self.base + start, entry))
     }
 
+    /// The start of the cell that a word of an object refers to, where displacements beyond the first granule count.
+    fn displaced(&self, offset: usize) -> Option<usize> {
+        let (start, _, _) = self.tables.cell(offset)?;
+        self.space.is_displacement(offset - start).then_some(start)
+    }
+
+    /// Reports a range of words: as roots, or by the rule for objects.
+    ///
     /// # Safety
     /// The range must be readable.
     #[inline(always)]
-    unsafe fn range(&mut self, start: Address, end: Address, any: bool) {
+    unsafe fn range<const RULE: u8>(&mut self, start: Address, end: Address, tags: u32) {
         let mut at = start.as_usize().next_multiple_of(8);
         let end = end.as_usize() & !7;
         while at < end {
             let piece_end = end.min(at + PIECE);
-            if self.stack.edges.reserve(PIECE / 8).is_ok() {
-                // SAFETY: the caller's promise, and there is room for an edge from each word.
-                unsafe { self.piece(at, piece_end, any) };
+            if self.stack.objects.reserve(PIECE / 8).is_ok() {
+                // SAFETY: the caller's promise, and there is room for an object from each word.
+                unsafe { self.piece::<RULE>(at, piece_end, tags) };
             } else {
                 // SAFETY: the caller's promise.
-                unsafe { self.piece_without_room(at, piece_end, any) };
+                unsafe { self.piece_without_room::<RULE>(at, piece_end, tags) };
             }
             at = piece_end;
         }
     }
 
-    /// The hot loop: all that it uses is in locals, since the compiler must assume that a push changes the marker.
+    /// The hot loop: all that it uses is in locals, since the compiler must assume that a mark changes the marker.
     ///
     /// # Safety
-    /// The range must be readable, and the stack have room for an edge from each of its words.
+    /// The range must be readable, and the stack have room for an object from each of its words.
     #[inline(always)]
-    unsafe fn piece(&mut self, mut at: usize, end: usize, any: bool) {
-        let (tables, base, extent, space) = (self.tables, self.base, self.extent, self.space);
-        let edges = self.stack.edges.as_mut_ptr();
-        let mut len = self.stack.edges.len();
+    unsafe fn piece<const RULE: u8>(&mut self, mut at: usize, end: usize, tags: u32) {
+        let (tables, base, extent, parity) = (self.tables, self.base, self.extent, self.parity);
+        let objects = self.stack.objects.as_mut_ptr();
+        let mut len = self.stack.objects.len();
+        let (mut first, mut last, mut marked) = (self.first, self.last, self.marked);
         while at < end {
             // SAFETY: an aligned word in the caller's readable range. It may change at any time when it belongs to a thread
             // that is outside of the heap, hence volatile.
@@ -263,44 +346,78 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
             if offset >= extent {
                 continue;
             }
-            let Some((start, _, entry)) = tables.cell(offset) else {
-                continue;
+            let candidate = if RULE == INTERIOR_RULE {
+                offset | INTERIOR
+            } else if RULE == TAGS_RULE {
+                if tags >> (offset % 16) & 1 == 0 {
+                    continue;
+                }
+                offset & !INTERIOR
+            } else {
+                match self.displaced(offset) {
+                    Some(start) => start,
+                    None => continue,
+                }
             };
-            if !any && offset != start && !space.is_displacement(offset - start) {
+            tables.prefetch(candidate);
+            let place = &mut self.candidates[last % CANDIDATES];
+            let oldest = core::mem::replace(place, candidate);
+            last = last.wrapping_add(1);
+            if last.wrapping_sub(first) <= CANDIDATES {
                 continue;
             }
-            // SAFETY: the caller's promise.
-            unsafe { edges.add(len).write(Edge::new(base + start, entry).0) };
-            len += 1;
+            first = first.wrapping_add(1);
+            if let Some(object) = Self::settle(&tables, parity, oldest, &mut marked) {
+                // SAFETY: the caller's promise.
+                unsafe { objects.add(len).write(object.0) };
+                len += 1;
+            }
         }
+        (self.first, self.last, self.marked) = (first, last, marked);
         // SAFETY: all below was written just now or before.
-        unsafe { self.stack.edges.set_len(len) };
+        unsafe { self.stack.objects.set_len(len) };
     }
 
     /// # Safety
     /// The range must be readable.
     #[cold]
-    unsafe fn piece_without_room(&mut self, start: usize, end: usize, any: bool) {
+    unsafe fn piece_without_room<const RULE: u8>(&mut self, start: usize, end: usize, tags: u32) {
         for at in (start..end).step_by(8) {
             // SAFETY: as in `piece`.
             let word = unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
-            if let Some(edge) = self.resolve(word, any) {
-                self.push(edge);
+            self.word::<RULE>(word, tags);
+        }
+    }
+
+    /// A single word.
+    #[inline]
+    fn word<const RULE: u8>(&mut self, word: usize, tags: u32) {
+        let offset = word.wrapping_sub(self.base);
+        if offset >= self.extent {
+            return;
+        }
+        if RULE == INTERIOR_RULE {
+            self.candidate(offset | INTERIOR);
+        } else if RULE == TAGS_RULE {
+            if tags >> (offset % 16) & 1 != 0 {
+                self.candidate(offset & !INTERIOR);
             }
+        } else if let Some(start) = self.displaced(offset) {
+            self.candidate(start);
         }
     }
 
     #[inline(always)]
-    fn scan(&mut self, edge: Edge) {
-        let start = Address::new(edge.start());
-        let cell = match CLASSES.get(edge.class()) {
+    fn scan(&mut self, object: Grey) {
+        let start = Address::new(object.start());
+        let cell = match CLASSES.get(object.class()) {
             Some(class) => Cell {
                 start,
                 bytes: class.bytes as usize,
-                kind: edge.kind(),
+                kind: object.kind(),
                 large: false,
             },
-            None => match self.space.cell(edge.start()) {
+            None => match self.space.cell(object.start()) {
                 Some(cell) => cell,
                 None => return,
             },
@@ -308,32 +425,28 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
         self.vm.scan(cell, self);
     }
 
-    /// Marks all that is reachable from the stack and the ring. With a worker, shares edges with hungry ones; it does not
-    /// take any.
+    /// Marks all that is reachable from the stack and the queues. With a worker, shares objects with hungry ones; it does
+    /// not take any.
     pub fn run(&mut self, mut worker: Option<&mut Worker<'_>>) {
         loop {
-            match self.stack.pop() {
-                Some(edge) => {
-                    let edge = Edge(edge);
-                    self.tables.prefetch(edge.start() - self.base);
-                    if !edge.is_leaf() {
-                        prefetch(edge.start());
-                    }
-                    self.ring[self.last % RING] = edge;
-                    self.last = self.last.wrapping_add(1);
-                    if self.last.wrapping_sub(self.first) < RING {
-                        continue;
-                    }
+            let waiting = self.last_object.wrapping_sub(self.first_object);
+            if let Some(object) = self.stack.pop() {
+                let object = Grey(object);
+                prefetch(object.start());
+                self.objects[self.last_object % OBJECTS] = object;
+                self.last_object = self.last_object.wrapping_add(1);
+                if waiting + 1 < OBJECTS {
+                    continue;
                 }
-                None if self.first == self.last => return,
-                // A list has but one edge at a time: it must not wait for a full ring.
-                None => {}
+            } else if self.last.wrapping_sub(self.first) > if waiting == 0 { 0 } else { READY } {
+                self.settle_oldest();
+                continue;
+            } else if waiting == 0 {
+                return;
             }
-            let out = self.ring[self.first % RING];
-            self.first = self.first.wrapping_add(1);
-            if self.mark(out.start() - self.base) && !out.is_leaf() {
-                self.scan(out);
-            }
+            let object = self.objects[self.first_object % OBJECTS];
+            self.first_object = self.first_object.wrapping_add(1);
+            self.scan(object);
             if SHARED {
                 self.pops += 1;
                 if self.pops.is_multiple_of(SHARE_EVERY)
@@ -353,7 +466,7 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
         }
     }
 
-    /// Scans every marked cell again, until no edge was lost. See the module.
+    /// Scans every marked cell again, until no object was lost. See the module.
     pub fn recover(&mut self) {
         while core::mem::take(&mut self.lost) {
             let space = self.space;
@@ -374,49 +487,49 @@ impl<V: Vm, const SHARED: bool> Visitor for Marker<'_, V, SHARED> {
     #[inline]
     fn object(&mut self, object: ObjectReference) {
         let offset = object.to_address().as_usize().wrapping_sub(self.base);
-        if offset >= self.extent {
-            return;
-        }
-        if let Some((start, _, entry)) = self.tables.cell(offset)
-            && start == offset
-        {
-            self.push(Edge::new(self.base + start, entry));
+        if offset < self.extent && offset.is_multiple_of(16) {
+            self.candidate(offset);
         }
     }
 
     #[inline]
     fn root_word(&mut self, word: WildWord) {
-        if let Some(edge) = self.resolve(word.bits(), true) {
-            self.push(edge);
-        }
+        self.word::<INTERIOR_RULE>(word.bits(), 0);
     }
 
     unsafe fn root_range(&mut self, start: Address, end: Address) {
         // SAFETY: the caller's promise.
-        unsafe { self.range(start, end, true) };
+        unsafe { self.range::<INTERIOR_RULE>(start, end, 0) };
     }
 
     #[inline]
     fn field_word(&mut self, word: WildWord) {
-        if let Some(edge) = self.resolve(word.bits(), self.all_interior) {
-            self.push(edge);
+        match self.rule {
+            FieldRule::Interior => self.word::<INTERIOR_RULE>(word.bits(), 0),
+            FieldRule::Tags(tags) => self.word::<TAGS_RULE>(word.bits(), tags),
+            FieldRule::Displacements => self.word::<DISPLACEMENTS_RULE>(word.bits(), 0),
         }
     }
 
     #[inline]
     unsafe fn field_range(&mut self, start: Address, end: Address) {
-        if self.all_interior {
-            // SAFETY: the caller's promise.
-            unsafe { self.range(start, end, true) };
-        } else {
-            // SAFETY: the caller's promise.
-            unsafe { self.range(start, end, false) };
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.rule {
+                FieldRule::Interior => self.range::<INTERIOR_RULE>(start, end, 0),
+                FieldRule::Tags(tags) => self.range::<TAGS_RULE>(start, end, tags),
+                FieldRule::Displacements => self.range::<DISPLACEMENTS_RULE>(start, end, 0),
+            }
         }
     }
 
     fn mark_unscanned(&mut self, start: Address) -> bool {
         let offset = start.as_usize().wrapping_sub(self.base);
-        offset < self.extent && offset.is_multiple_of(16) && self.mark(offset)
+        let fresh = offset < self.extent
+            && offset.is_multiple_of(16)
+            && Self::mark(&self.tables, self.parity, offset) == Some(true);
+        self.marked += usize::from(fresh);
+        fresh
     }
 
     fn is_marked(&self, start: Address) -> bool {

@@ -125,8 +125,8 @@ impl Builder {
         let workers = options.workers.max(1);
         let mut stacks = Vec::with_capacity(workers);
         for _ in 0..workers {
-            let edges = MappedVec::new(Arc::clone(&port), bytes / 64, c"heapwright mark stack")?;
-            stacks.push(MarkStack::new(edges));
+            let objects = MappedVec::new(Arc::clone(&port), bytes / 64, c"heapwright mark stack")?;
+            stacks.push(MarkStack::new(objects));
         }
         let central = (0..(MAX_KINDS - FAST_KINDS) * CLASS_COUNT)
             .map(|_| Run::NEW)

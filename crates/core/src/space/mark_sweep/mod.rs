@@ -11,10 +11,10 @@ mod stock;
 
 pub use stock::{Stock, SweepResult};
 
-use crate::alloc::{BLOCK_BYTES, CLASSES, Run};
+use crate::alloc::{BLOCK_BYTES, CLASSES, Run, size_class::GRANULE};
 use crate::space::tables::{Entry, PAIR, Tables};
 use crate::vm::{Cell, Kind, KindTraits, MAX_KINDS};
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use heapwright_address::Address;
 
 /// Offsets within a cell that can be registered as displacements, in bytes.
@@ -31,10 +31,15 @@ pub struct MarkSweep {
     parity: AtomicUsize,
     all_interior: AtomicBool,
     displacements: [AtomicU8; MAX_DISPLACEMENT],
+    /// What is set in `displacements`, as far as it is in the first granule, and [`FAR`] for the rest.
+    tags: AtomicU32,
     kinds: [AtomicU8; MAX_KINDS],
     allocated: AtomicUsize,
     one_cell_runs: bool,
 }
+
+/// In `MarkSweep::tags`: a displacement beyond the first granule is registered.
+const FAR: u32 = 1 << 16;
 
 const LEAF: u8 = 1;
 const ZEROED: u8 = 2;
@@ -52,6 +57,7 @@ impl MarkSweep {
             parity: AtomicUsize::new(0),
             all_interior: AtomicBool::new(true),
             displacements: [const { AtomicU8::new(0) }; MAX_DISPLACEMENT],
+            tags: AtomicU32::new(1),
             kinds: [const { AtomicU8::new(0) }; MAX_KINDS],
             allocated: AtomicUsize::new(0),
             one_cell_runs,
@@ -133,10 +139,13 @@ impl MarkSweep {
 
     /// Lets pointers to `offset` bytes behind a cell's start count. False if the offset is [`MAX_DISPLACEMENT`] or more.
     pub fn register_displacement(&self, offset: usize) -> bool {
-        self.displacements
-            .get(offset)
-            .map(|d| d.store(1, Ordering::Relaxed))
-            .is_some()
+        let Some(displacement) = self.displacements.get(offset) else {
+            return false;
+        };
+        displacement.store(1, Ordering::Relaxed);
+        let tag = if offset < GRANULE { 1 << offset } else { FAR };
+        self.tags.fetch_or(tag, Ordering::Relaxed);
+        true
     }
 
     /// Does a pointer to `offset` bytes behind a cell's start count, when not all do?
@@ -146,6 +155,13 @@ impl MarkSweep {
         self.displacements
             .get(offset)
             .is_some_and(|d| d.load(Ordering::Relaxed) != 0)
+    }
+
+    /// The registered displacements within the first granule: bit n for n bytes. `None` if there are others.
+    #[must_use]
+    pub fn tags(&self) -> Option<u32> {
+        let tags = self.tags.load(Ordering::Relaxed);
+        (tags & FAR == 0).then_some(tags)
     }
 
     /// Bytes handed to threads since the last collection, less what was freed explicitly.
