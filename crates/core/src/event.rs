@@ -79,7 +79,7 @@ pub struct CollectionStats {
     pub heap_bytes: usize,
     /// Given back to the operating system by this collection.
     pub returned_bytes: usize,
-    /// Cells that were marked.
+    /// Cells that survived: those that were marked, and those in the runs of threads.
     pub marked_cells: usize,
     /// Workers that could take part.
     pub workers: usize,

@@ -24,6 +24,9 @@ pub struct KindTraits {
     pub zeroed: bool,
     /// Its cells are freed when nothing reaches them. Others are roots until they are freed explicitly.
     pub collectable: bool,
+    /// Every word of its cells is reported by the rule of [`Visitor::field_word`]. The collector then does that itself, and
+    /// calls [`Vm::scan`] only for large objects of the kind.
+    pub conservative: bool,
 }
 
 /// A cell: a unit of allocation, in use or free.

@@ -7,7 +7,7 @@ mod toy;
 use heapwright::{Address, AllocError, Cause, FreeError, Heap, Options, WildWord};
 use heapwright_os::{FaultPlan, FaultyPort, Port, real_port};
 use std::sync::Arc;
-use toy::{Findings, KEPT, KINDS, LEAF, NODE, Toy, alloc, get, heap, root, set};
+use toy::{Findings, KEPT, KINDS, LEAF, NODE, Toy, WORDS, alloc, get, heap, root, set};
 
 /// A list of `n` nodes of `bytes`: word 0 links, word 1 is the number.
 fn list(heap: &Heap<Toy>, n: usize, bytes: usize) -> usize {
@@ -393,4 +393,114 @@ fn two_heaps_live_side_by_side_and_give_everything_back() {
         .reserve_at(range.0, range.1.diff(range.0))
         .unwrap();
     real_port().release(range.0, range.1.diff(range.0)).unwrap();
+}
+
+/// A graph that no list is: each node refers to four of the nodes, some of them by pointers behind the start, and to leaves.
+/// Gives the nodes; the first reaches all.
+fn tangle(h: &Heap<Toy>, n: usize, displacement: usize) -> Vec<usize> {
+    let nodes: Vec<usize> = (0..n)
+        .map(|i| alloc(h, if i % 2 == 0 { NODE } else { WORDS }, 64).unwrap())
+        .collect();
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    for (i, node) in nodes.iter().enumerate() {
+        for (word, target) in [2 * i + 1, 2 * i + 2].into_iter().enumerate() {
+            if let Some(target) = nodes.get(target) {
+                set(*node, word, target + displacement);
+            }
+        }
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        set(*node, 2, nodes[seed as usize % n]);
+        set(*node, 3, i);
+    }
+    nodes
+}
+
+fn check_tangle(nodes: &[usize], displacement: usize) {
+    for (i, node) in nodes.iter().enumerate() {
+        assert_eq!(get(*node, 3), i);
+        if let Some(target) = nodes.get(2 * i + 1) {
+            assert_eq!(get(*node, 0), target + displacement);
+        }
+        let leaf = get(*node, 4);
+        if leaf != 0 {
+            assert_eq!(get(leaf, 0), i);
+        }
+    }
+}
+
+#[test]
+fn every_rule_for_pointers_into_cells_keeps_what_it_should() {
+    // The displacement, and whether only registered ones count: anywhere, in the first granule, beyond it.
+    for (displacement, all) in [(40, true), (0, false), (5, false), (24, false)] {
+        for workers in ["1", "3"] {
+            let h = heap(&[("verify", "1"), ("workers", workers), ("heap", "64m")]);
+            h.set_interior(all);
+            if !all {
+                assert!(h.register_displacement(displacement));
+            }
+            let nodes = tangle(&h, 30_000, displacement);
+            for (i, node) in nodes.iter().enumerate().step_by(7) {
+                let leaf = alloc(&h, LEAF, 16).unwrap();
+                set(leaf, 0, i);
+                set(*node, 4, leaf);
+            }
+            root(&h, nodes[0]);
+            for _ in 0..3 {
+                let stats = h.collect(Cause::Requested);
+                assert_eq!(stats.violations, 0);
+                assert!(stats.marked_cells >= 30_000 + 30_000 / 7);
+                check_tangle(&nodes, displacement);
+            }
+            // A pointer that the rule does not know keeps nothing.
+            if !all {
+                for node in &nodes {
+                    set(*node, 0, 0);
+                    set(*node, 1, 0);
+                    set(*node, 2, nodes[1] + 16 + displacement);
+                    set(*node, 4, 0);
+                }
+                assert!(h.collect(Cause::Requested).marked_cells < 1000);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mark_stack_that_cannot_grow_loses_nothing() {
+    for workers in ["1", "2"] {
+        let port = Arc::new(FaultyPort::new(real_port(), None));
+        let mut options = Options::default();
+        for (name, value) in [("verify", "1"), ("workers", workers), ("heap", "256m")] {
+            options.set(name, value).unwrap();
+        }
+        let h = Heap::<Toy>::builder()
+            .options(options)
+            .kinds(&KINDS)
+            .port(Arc::clone(&port) as Arc<dyn Port>)
+            .build(Toy::default())
+            .unwrap();
+        // One object that refers to all nodes: the stack would have to hold most of them.
+        let n = 100_000;
+        let nodes = tangle(&h, n, 0);
+        let all = alloc(&h, NODE, n * 8).unwrap();
+        for (i, node) in nodes.iter().enumerate() {
+            set(all, i, *node);
+        }
+        root(&h, all);
+        port.set(Some(FaultPlan {
+            op: Some(heapwright_os::Op::Commit),
+            at: 0,
+            times: usize::MAX,
+            errno: 12,
+        }));
+        for _ in 0..2 {
+            let stats = h.collect(Cause::Requested);
+            assert_eq!(stats.violations, 0);
+            assert!(stats.marked_cells > n);
+            check_tangle(&nodes, 0);
+        }
+        assert!(port.failed() > 0, "the stack asked for room");
+    }
 }

@@ -110,6 +110,7 @@ pub(crate) fn define_locked(descriptor: usize, add_size: bool, clear: bool) -> O
             leaf,
             zeroed: clear,
             collectable: true,
+            conservative: false,
         })
         .ok()?;
     let index = usize::from(kind.0);

@@ -24,26 +24,31 @@ pub(crate) const KINDS: &[KindTraits] = &[
         leaf: true,
         zeroed: false,
         collectable: true,
+        conservative: false,
     },
     KindTraits {
         leaf: false,
         zeroed: true,
         collectable: true,
+        conservative: true,
     },
     KindTraits {
         leaf: false,
         zeroed: true,
         collectable: false,
+        conservative: true,
     },
     KindTraits {
         leaf: false,
         zeroed: true,
         collectable: true,
+        conservative: false,
     },
     KindTraits {
         leaf: true,
         zeroed: false,
         collectable: false,
+        conservative: false,
     },
 ];
 

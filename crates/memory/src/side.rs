@@ -56,24 +56,26 @@ impl SideMetadataSpec {
         self.base
     }
 
-    /// How many bytes of table describe `bytes` of memory.
+    /// How many bytes of table describe `bytes` of memory: a region and a byte that are used in part count whole. The
+    /// largest number if there is no such number.
     #[must_use]
     pub const fn bytes_for(&self, bytes: usize) -> usize {
-        let regions = bytes >> self.log_region;
-        (regions << self.log_bits).div_ceil(8)
+        let regions = bytes.div_ceil(1 << self.log_region);
+        match self.log_bits {
+            0..3 => regions.div_ceil(8 >> self.log_bits),
+            _ => regions.saturating_mul(1 << (self.log_bits - 3)),
+        }
     }
 
     /// Maps the part of the table that describes `[start, start + bytes)`, rounded outward to pages. What is mapped already
     /// keeps its contents, so tables and chunks may share a page.
     pub(crate) fn map(&self, port: &dyn Port, start: Address, bytes: usize) -> Result<(), OsError> {
         let page = port.page_size();
-        let from = self
-            .table
-            .add(self.bytes_for(start.diff(self.base)))
-            .align_down(page);
-        let to = self
-            .table
-            .add(self.bytes_for(start.diff(self.base) + bytes));
+        let offset = start.diff(self.base);
+        // The byte that the first entry is in, which it may share with those before.
+        let first = (offset >> self.log_region << self.log_bits) / 8;
+        let from = self.table.add(first).align_down(page);
+        let to = self.table.add(self.bytes_for(offset + bytes));
         let to = to.align_up(page).unwrap_or(to);
         port.commit(from, to.diff(from))
     }

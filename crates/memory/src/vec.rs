@@ -106,6 +106,13 @@ impl<T: Copy> MappedVec<T> {
         Ok(())
     }
 
+    /// How many elements there is room for without further calls to the system.
+    #[inline(always)]
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.committed
+    }
+
     /// Makes room for `more` elements without further calls to the system.
     ///
     /// # Errors

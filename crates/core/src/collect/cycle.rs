@@ -11,7 +11,7 @@ use crate::space::{MarkSweep, Stock};
 use crate::verify;
 use crate::vm::{Closure, Visitor, Vm};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use heapwright_address::ObjectReference;
 use heapwright_os::clock;
 use heapwright_work::{Phase, Pool, Worker};
@@ -92,6 +92,7 @@ impl<'h, V: Vm> Collector<'h, V> {
         let start = clock::monotonic_ns();
         let swept = self.stock.sweep(self.space);
         self.stats.live_bytes = swept.live;
+        self.stats.marked_cells = swept.cells;
         self.stats.live_leaf_bytes = swept.live_leaf;
         self.stats.sweep_ns = clock::monotonic_ns() - start;
     }
@@ -115,7 +116,6 @@ impl<V: Vm> Pause<'_, '_, V> {
     pub fn trace(&mut self) {
         let start = clock::monotonic_ns();
         let c = &mut *self.cycle;
-        let marked;
         let mut lost = false;
         if c.stacks.len() == 1 {
             // SAFETY: no phase is running, so this thread alone uses the stacks.
@@ -123,19 +123,16 @@ impl<V: Vm> Pause<'_, '_, V> {
             let mut marker = Marker::<V, false>::new(c.vm, c.space, stack);
             roots(c.vm, c.space, &mut marker);
             marker.drain();
-            marked = marker.marked();
         } else {
             let phase = ClosurePhase {
                 vm: c.vm,
                 space: c.space,
                 stacks: c.stacks,
-                marked: AtomicUsize::new(0),
                 lost: AtomicBool::new(false),
             };
             // A phase fails only if the runtime panicked in a scan on some worker, whose objects are gone then: mark on, alone,
             // from the roots and from all that is marked.
             let failed = c.pool.run(&phase).is_err();
-            marked = phase.marked.into_inner();
             lost = phase.lost.into_inner() || failed;
             if failed {
                 // SAFETY: the phase has ended.
@@ -152,7 +149,6 @@ impl<V: Vm> Pause<'_, '_, V> {
             marker.set_lost();
             marker.drain();
         }
-        c.stats.marked_cells = marked;
         c.stats.workers = c.stacks.len();
         c.stats.mark_ns = clock::monotonic_ns() - start;
     }
@@ -166,7 +162,6 @@ impl<V: Vm> Pause<'_, '_, V> {
         let mut marker = Marker::<V, false>::new(c.vm, c.space, stack);
         c.vm.weak(&mut marker);
         marker.drain();
-        c.stats.marked_cells += marker.marked();
         c.stats.weak_ns = clock::monotonic_ns() - start;
     }
 
@@ -210,7 +205,6 @@ struct ClosurePhase<'a, V: Vm> {
     vm: &'a V,
     space: &'a MarkSweep,
     stacks: &'a MarkStacks,
-    marked: AtomicUsize,
     lost: AtomicBool,
 }
 
@@ -227,7 +221,6 @@ impl<V: Vm> Phase for ClosurePhase<'_, V> {
             marker.accept(object);
             marker.run(Some(worker));
         }
-        self.marked.fetch_add(marker.marked(), Ordering::Relaxed);
         self.lost.fetch_or(marker.lost(), Ordering::Relaxed);
     }
 }

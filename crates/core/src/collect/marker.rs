@@ -4,9 +4,13 @@
 //! bits of its granule; [`CANDIDATES`] candidates later they are in the cache, and say in one test whether an allocated,
 //! unmarked cell starts there. If so it is marked, and pushed onto the stack unless it is a leaf. (Only if no cell starts in
 //! that granule, and interior pointers count, is the cell around it computed.) What is popped from the stack goes into the
-//! second queue with a prefetch of its first line, and is scanned [`OBJECTS`] pops later, or when there is nothing to pop.
-//! So the stack holds each object once, and never a leaf. (Cher, Hosking, Vitek: "Software prefetching for mark-sweep
-//! garbage collection", ASPLOS 2004, has the second queue.)
+//! second queue with a prefetch of its first line, and is scanned [`OBJECTS`] pops later. So the stack holds each object
+//! once, and never a leaf. When there is nothing to pop, the oldest candidates are settled that had time to arrive, then the
+//! oldest object is scanned, then all else: the queues stay as full as the graph allows, and a list passes both at once. (Cher, Hosking, Vitek: "Software prefetching for mark-sweep garbage collection", ASPLOS 2004, has
+//! the second queue.)
+//!
+//! Cells whose every word counts ([`crate::KindTraits::conservative`]) are scanned here, with all state in registers; for
+//! others the runtime is asked.
 //!
 //! A mark is tested before it is set. With one worker it is set by a plain store; with several by an atomic or, whose
 //! result decides who scans.
@@ -14,10 +18,10 @@
 //! If the stack cannot grow, the object is marked but not pushed; at the end of the drain all marked cells are scanned again
 //! until nothing was lost (the classical answer to mark stack overflow).
 
-use crate::alloc::CLASSES;
+use crate::alloc::{MAX_SMALL, size_class::GRANULE};
 use crate::space::MarkSweep;
 use crate::space::tables::{Entry, Tables, prefetch};
-use crate::vm::{Cell, Closure, Kind, Visitor, Vm};
+use crate::vm::{Closure, Visitor, Vm};
 use core::sync::atomic::Ordering;
 use heapwright_address::{Address, ObjectReference, WildWord};
 use heapwright_memory::MappedVec;
@@ -26,14 +30,14 @@ use heapwright_work::Worker;
 /// Entries of the queue of candidates.
 pub const CANDIDATES: usize = 32;
 /// Entries of the queue of objects to scan.
-pub const OBJECTS: usize = 8;
+pub const OBJECTS: usize = 32;
 
-/// How many pops pass between two looks for hungry workers.
+/// How many objects are scanned between two looks for hungry workers.
 const SHARE_EVERY: u32 = 64;
 /// How many objects are shared at once.
 const SHARE_MOST: usize = 128;
 
-/// Candidates that wait while there are objects to scan: what is older is in the cache and may become an object.
+/// Candidates that stay in their queue while there are objects to scan: those before them had time to arrive in the cache.
 const READY: usize = CANDIDATES / 2;
 
 /// [`FieldRule`] as a constant of the loop.
@@ -42,20 +46,21 @@ const TAGS_RULE: u8 = 1;
 const DISPLACEMENTS_RULE: u8 = 2;
 
 /// How many words are scanned between two looks at the stack's room.
-const PIECE: usize = 512 * 8;
+const PIECE: usize = MOST_WORDS * size_of::<usize>();
+/// Words of the largest cell in a block.
+const MOST_WORDS: usize = MAX_SMALL / size_of::<usize>();
 
-/// A marked object that waits to be scanned: the start of the cell (bits 0 to 47), and the class and kind of its block (bits
-/// 48 to 63), so that scanning need not look the block up again. 0 is none.
+/// A marked object that waits to be scanned: the start of the cell (bits 0 to 47), and of its block's state what
+/// [`Entry::upper`] gives (bits 48 to 63), so that scanning need not look the block up again.
 #[derive(Clone, Copy, Debug)]
 struct Grey(usize);
 
 impl Grey {
-    const NONE: Self = Self(0);
     const START: usize = (1 << 48) - 1;
 
     #[inline(always)]
     const fn new(start: usize, entry: Entry) -> Self {
-        Self(start | (entry.0 as usize) << 48)
+        Self(start | entry.upper() << 48)
     }
 
     #[inline(always)]
@@ -63,18 +68,14 @@ impl Grey {
         self.0 & Self::START
     }
 
+    /// Bytes to scan word by word; 0 if the runtime is to be asked.
     #[inline(always)]
-    const fn class(self) -> usize {
-        self.0 >> 48 & 0xff
-    }
-
-    #[inline(always)]
-    const fn kind(self) -> Kind {
-        Kind((self.0 >> 56) as u8)
+    const fn words_bytes(self) -> usize {
+        Entry::words_bytes(self.0 >> 48)
     }
 }
 
-/// Bit 0 of a candidate, which is an offset into the heap: any address within a cell counts. No bit of an offset below the
+/// Bit 0 of a candidate: any address within a cell counts. A candidate is an offset into the heap, of which no bit below the
 /// granule matters otherwise.
 const INTERIOR: usize = 1;
 
@@ -131,27 +132,177 @@ impl MarkStack {
     }
 }
 
+/// The places of a queue: those that wait are the `waiting` ones before `next`, which wraps.
+#[derive(Debug)]
+struct Queue<T, const N: usize>([T; N]);
+
+impl<T: Copy, const N: usize> Queue<T, N> {
+    /// Takes the oldest; there must be one.
+    #[inline(always)]
+    fn take(&self, next: usize, waiting: &mut usize) -> T {
+        let oldest = self.0[next.wrapping_sub(*waiting) % N];
+        *waiting -= 1;
+        oldest
+    }
+}
+
+/// What is in registers while words are scanned.
+struct Hot<'m> {
+    tables: Tables,
+    extent: usize,
+    candidates: &'m mut Queue<usize, CANDIDATES>,
+    next: usize,
+    waiting: usize,
+    objects: *mut usize,
+    len: usize,
+}
+
+impl Hot<'_> {
+    /// Sets the mark of the cell that starts in the granule of an offset. `None` if none does; else whether it was unmarked.
+    #[inline(always)]
+    fn mark<const SHARED: bool>(tables: &Tables, parity: usize, offset: usize) -> Option<bool> {
+        let bit = 1u64 << (offset / GRANULE % 64);
+        let marks = tables.word(offset, parity ^ 1);
+        let word = marks.load(Ordering::Relaxed);
+        let cells = tables.word(offset, parity).load(Ordering::Relaxed);
+        if cells & !word & bit == 0 {
+            return (cells & bit != 0).then_some(false);
+        }
+        if SHARED {
+            return Some(marks.fetch_or(bit, Ordering::Relaxed) & bit == 0);
+        }
+        marks.store(word | bit, Ordering::Relaxed);
+        Some(true)
+    }
+
+    /// Marks the cell around an offset that is not in a cell's first granule; gives its start if it was unmarked.
+    #[inline(never)]
+    fn mark_interior<const SHARED: bool>(
+        tables: &Tables,
+        parity: usize,
+        offset: usize,
+    ) -> Option<usize> {
+        let (start, _, _) = tables.cell(offset)?;
+        (Self::mark::<SHARED>(tables, parity, start) == Some(true)).then_some(start)
+    }
+
+    /// Decides on a candidate: marks its cell. Gives the object if it was unmarked and may have to be scanned.
+    #[inline(always)]
+    fn settle<const SHARED: bool>(
+        tables: &Tables,
+        parity: usize,
+        mut candidate: usize,
+    ) -> Option<Grey> {
+        match Self::mark::<SHARED>(tables, parity, candidate) {
+            Some(true) => {}
+            Some(false) => return None,
+            None => {
+                if candidate & INTERIOR == 0 {
+                    return None;
+                }
+                candidate = Self::mark_interior::<SHARED>(tables, parity, candidate)?;
+            }
+        }
+        let start = candidate & !(GRANULE - 1);
+        let entry = tables.entry(start);
+        if entry.is_leaf() {
+            return None;
+        }
+        Some(Grey::new(tables.base() + start, entry))
+    }
+
+    /// The candidate that a word is by a rule, if it is one.
+    #[inline(always)]
+    fn candidate<const RULE: u8>(
+        tables: &Tables,
+        space: &MarkSweep,
+        extent: usize,
+        tags: u32,
+        word: usize,
+    ) -> Option<usize> {
+        let offset = word.wrapping_sub(tables.base());
+        if offset >= extent {
+            return None;
+        }
+        if RULE == INTERIOR_RULE {
+            return Some(offset | INTERIOR);
+        }
+        if RULE == TAGS_RULE {
+            let counts = tags >> (offset % GRANULE) & 1 != 0;
+            return counts.then_some((offset | INTERIOR) ^ INTERIOR);
+        }
+        let (start, _, _) = tables.cell(offset)?;
+        space.is_displacement(offset - start).then_some(start)
+    }
+
+    /// Scans words.
+    ///
+    /// # Safety
+    /// The range must be aligned and readable, and the stack have room for an object from each word.
+    #[inline(always)]
+    unsafe fn words<const SHARED: bool, const RULE: u8>(
+        &mut self,
+        space: &MarkSweep,
+        parity: usize,
+        tags: u32,
+        mut at: usize,
+        end: usize,
+    ) {
+        while at < end {
+            // SAFETY: an aligned word in the caller's readable range. It may change at any time when it belongs to a thread
+            // that is outside of the heap, hence volatile.
+            let word = unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
+            at += size_of::<usize>();
+            let Some(candidate) =
+                Self::candidate::<RULE>(&self.tables, space, self.extent, tags, word)
+            else {
+                continue;
+            };
+            self.tables.prefetch(candidate);
+            let place = &mut self.candidates.0[self.next % CANDIDATES];
+            let oldest = core::mem::replace(place, candidate);
+            self.next = self.next.wrapping_add(1);
+            if self.waiting != CANDIDATES {
+                self.waiting += 1;
+                continue;
+            }
+            if let Some(object) = Self::settle::<SHARED>(&self.tables, parity, oldest) {
+                // SAFETY: the caller's promise.
+                unsafe { self.objects.add(self.len).write(object.0) };
+                self.len += 1;
+            }
+        }
+    }
+}
+
+/// Why the hot loop ended.
+enum Outcome {
+    /// Nothing is left.
+    Done,
+    /// The runtime is to scan this object.
+    Ask(Grey),
+    /// The stack has no room for the next object's references.
+    Grow,
+    /// It is time to look for hungry workers.
+    Share,
+}
+
 /// Marks for one worker. `SHARED`: others mark at the same time.
 #[derive(Debug)]
 pub struct Marker<'a, V: Vm, const SHARED: bool> {
     vm: &'a V,
     space: &'a MarkSweep,
     tables: Tables,
-    base: usize,
     extent: usize,
     parity: usize,
     rule: FieldRule,
     stack: &'a mut MarkStack,
-    candidates: [usize; CANDIDATES],
-    /// The oldest candidate, and the place of the next one; both only grow, and differ by at most [`CANDIDATES`].
-    first: usize,
-    last: usize,
-    objects: [Grey; OBJECTS],
-    /// The same for the objects.
-    first_object: usize,
-    last_object: usize,
-    pops: u32,
-    marked: usize,
+    candidates: Queue<usize, CANDIDATES>,
+    next: usize,
+    waiting: usize,
+    objects: Queue<Grey, OBJECTS>,
+    next_object: usize,
+    waiting_objects: usize,
     lost: bool,
 }
 
@@ -159,7 +310,6 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
     /// A marker with an empty stack. World stopped.
     #[must_use]
     pub fn new(vm: &'a V, space: &'a MarkSweep, stack: &'a mut MarkStack) -> Self {
-        let tables = *space.tables();
         let rule = if space.all_interior() {
             FieldRule::Interior
         } else {
@@ -170,28 +320,19 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
         Self {
             vm,
             space,
-            tables,
-            base: tables.base(),
+            tables: *space.tables(),
             extent: space.extent(),
             parity: space.parity(),
             rule,
             stack,
-            candidates: [0; CANDIDATES],
-            first: 0,
-            last: 0,
-            objects: [Grey::NONE; OBJECTS],
-            first_object: 0,
-            last_object: 0,
-            pops: 0,
-            marked: 0,
+            candidates: Queue([0; CANDIDATES]),
+            next: 0,
+            waiting: 0,
+            objects: Queue([Grey(0); OBJECTS]),
+            next_object: 0,
+            waiting_objects: 0,
             lost: false,
         }
-    }
-
-    /// Cells marked by this marker.
-    #[must_use]
-    pub fn marked(&self) -> usize {
-        self.marked
     }
 
     /// A marked object was lost because the stack could not grow.
@@ -217,243 +358,208 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
         }
     }
 
-    /// Sets the mark of the cell that starts in the granule of an offset. `None` if none does; else whether it was unmarked.
-    #[inline(always)]
-    fn mark(tables: &Tables, parity: usize, offset: usize) -> Option<bool> {
-        let bit = 1u64 << (offset / 16 % 64);
-        let marks = tables.word(offset, parity ^ 1);
-        let (word, cells) = (
-            marks.load(Ordering::Relaxed),
-            tables.word(offset, parity).load(Ordering::Relaxed),
-        );
-        if cells & !word & bit == 0 {
-            return (cells & bit != 0).then_some(false);
-        }
-        if SHARED {
-            return Some(marks.fetch_or(bit, Ordering::Relaxed) & bit == 0);
-        }
-        marks.store(word | bit, Ordering::Relaxed);
-        Some(true)
-    }
-
-    /// Decides on a candidate: marks its cell. Gives the object if it was unmarked and is to be scanned.
-    #[inline(always)]
-    fn settle(
-        tables: &Tables,
-        parity: usize,
-        mut candidate: usize,
-        marked: &mut usize,
-    ) -> Option<Grey> {
-        match Self::mark(tables, parity, candidate) {
-            Some(true) => {}
-            Some(false) => return None,
-            None => {
-                if candidate & INTERIOR == 0 {
-                    return None;
-                }
-                candidate = Self::mark_interior(tables, parity, candidate)?;
-            }
-        }
-        *marked += 1;
-        let start = candidate & !15;
-        let entry = tables.entry(start);
-        if entry.is_leaf() {
-            return None;
-        }
-        if entry.class() == Entry::LARGE {
-            return Self::large(tables, start);
-        }
-        Some(Grey::new(tables.base() + start, entry))
-    }
-
-    /// Marks the cell around an offset that is not in a cell's first granule; gives its start if it was unmarked.
-    #[inline(never)]
-    fn mark_interior(tables: &Tables, parity: usize, offset: usize) -> Option<usize> {
-        let (start, _, _) = tables.cell(offset)?;
-        (Self::mark(tables, parity, start) == Some(true)).then_some(start)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn large(tables: &Tables, start: usize) -> Option<Grey> {
-        let (start, _, entry) = tables.cell(start)?;
-        (!entry.is_leaf()).then(|| Grey::new(tables.base() + start, entry))
-    }
-
     /// Puts a candidate into the queue; settles the one that falls out. For single words.
     #[inline]
-    fn candidate(&mut self, candidate: usize) {
+    fn enqueue(&mut self, candidate: usize) {
         self.tables.prefetch(candidate);
-        if self.last.wrapping_sub(self.first) == CANDIDATES {
-            self.settle_oldest();
+        if self.waiting == CANDIDATES {
+            let oldest = self.candidates.take(self.next, &mut self.waiting);
+            self.settle(oldest);
         }
-        self.candidates[self.last % CANDIDATES] = candidate;
-        self.last = self.last.wrapping_add(1);
+        self.candidates.0[self.next % CANDIDATES] = candidate;
+        self.next = self.next.wrapping_add(1);
+        self.waiting += 1;
     }
 
     #[inline]
-    fn settle_oldest(&mut self) {
-        let oldest = self.candidates[self.first % CANDIDATES];
-        self.first = self.first.wrapping_add(1);
-        if let Some(object) = Self::settle(&self.tables, self.parity, oldest, &mut self.marked) {
+    fn settle(&mut self, candidate: usize) {
+        if let Some(object) = Hot::settle::<SHARED>(&self.tables, self.parity, candidate) {
             self.push(object);
         }
     }
 
-    /// The start of the cell that a word of an object refers to, where displacements beyond the first granule count.
-    fn displaced(&self, offset: usize) -> Option<usize> {
-        let (start, _, _) = self.tables.cell(offset)?;
-        self.space.is_displacement(offset - start).then_some(start)
-    }
-
-    /// Reports a range of words: as roots, or by the rule for objects.
+    /// Reports a range of words: as roots, or by a rule for objects.
     ///
     /// # Safety
     /// The range must be readable.
-    #[inline(always)]
     unsafe fn range<const RULE: u8>(&mut self, start: Address, end: Address, tags: u32) {
-        let mut at = start.as_usize().next_multiple_of(8);
-        let end = end.as_usize() & !7;
+        let mut at = start.as_usize().next_multiple_of(size_of::<usize>());
+        let end = end.as_usize() & !(size_of::<usize>() - 1);
         while at < end {
             let piece_end = end.min(at + PIECE);
-            if self.stack.objects.reserve(PIECE / 8).is_ok() {
+            if self
+                .stack
+                .objects
+                .reserve(PIECE / size_of::<usize>())
+                .is_ok()
+            {
+                let mut hot = Hot {
+                    tables: self.tables,
+                    extent: self.extent,
+                    next: self.next,
+                    waiting: self.waiting,
+                    objects: self.stack.objects.as_mut_ptr(),
+                    len: self.stack.objects.len(),
+                    candidates: &mut self.candidates,
+                };
                 // SAFETY: the caller's promise, and there is room for an object from each word.
-                unsafe { self.piece::<RULE>(at, piece_end, tags) };
+                unsafe {
+                    hot.words::<SHARED, RULE>(self.space, self.parity, tags, at, piece_end);
+                }
+                let (next, waiting, len) = (hot.next, hot.waiting, hot.len);
+                (self.next, self.waiting) = (next, waiting);
+                // SAFETY: all below was written just now or before.
+                unsafe { self.stack.objects.set_len(len) };
             } else {
-                // SAFETY: the caller's promise.
-                unsafe { self.piece_without_room::<RULE>(at, piece_end, tags) };
+                for at in (at..piece_end).step_by(size_of::<usize>()) {
+                    // SAFETY: as in `words`.
+                    let word =
+                        unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
+                    self.word::<RULE>(word, tags);
+                }
             }
             at = piece_end;
-        }
-    }
-
-    /// The hot loop: all that it uses is in locals, since the compiler must assume that a mark changes the marker.
-    ///
-    /// # Safety
-    /// The range must be readable, and the stack have room for an object from each of its words.
-    #[inline(always)]
-    unsafe fn piece<const RULE: u8>(&mut self, mut at: usize, end: usize, tags: u32) {
-        let (tables, base, extent, parity) = (self.tables, self.base, self.extent, self.parity);
-        let objects = self.stack.objects.as_mut_ptr();
-        let mut len = self.stack.objects.len();
-        let (mut first, mut last, mut marked) = (self.first, self.last, self.marked);
-        while at < end {
-            // SAFETY: an aligned word in the caller's readable range. It may change at any time when it belongs to a thread
-            // that is outside of the heap, hence volatile.
-            let word = unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
-            at += 8;
-            let offset = word.wrapping_sub(base);
-            if offset >= extent {
-                continue;
-            }
-            let candidate = if RULE == INTERIOR_RULE {
-                offset | INTERIOR
-            } else if RULE == TAGS_RULE {
-                if tags >> (offset % 16) & 1 == 0 {
-                    continue;
-                }
-                offset & !INTERIOR
-            } else {
-                match self.displaced(offset) {
-                    Some(start) => start,
-                    None => continue,
-                }
-            };
-            tables.prefetch(candidate);
-            let place = &mut self.candidates[last % CANDIDATES];
-            let oldest = core::mem::replace(place, candidate);
-            last = last.wrapping_add(1);
-            if last.wrapping_sub(first) <= CANDIDATES {
-                continue;
-            }
-            first = first.wrapping_add(1);
-            if let Some(object) = Self::settle(&tables, parity, oldest, &mut marked) {
-                // SAFETY: the caller's promise.
-                unsafe { objects.add(len).write(object.0) };
-                len += 1;
-            }
-        }
-        (self.first, self.last, self.marked) = (first, last, marked);
-        // SAFETY: all below was written just now or before.
-        unsafe { self.stack.objects.set_len(len) };
-    }
-
-    /// # Safety
-    /// The range must be readable.
-    #[cold]
-    unsafe fn piece_without_room<const RULE: u8>(&mut self, start: usize, end: usize, tags: u32) {
-        for at in (start..end).step_by(8) {
-            // SAFETY: as in `piece`.
-            let word = unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
-            self.word::<RULE>(word, tags);
         }
     }
 
     /// A single word.
     #[inline]
     fn word<const RULE: u8>(&mut self, word: usize, tags: u32) {
-        let offset = word.wrapping_sub(self.base);
-        if offset >= self.extent {
-            return;
-        }
-        if RULE == INTERIOR_RULE {
-            self.candidate(offset | INTERIOR);
-        } else if RULE == TAGS_RULE {
-            if tags >> (offset % 16) & 1 != 0 {
-                self.candidate(offset & !INTERIOR);
-            }
-        } else if let Some(start) = self.displaced(offset) {
-            self.candidate(start);
+        if let Some(candidate) =
+            Hot::candidate::<RULE>(&self.tables, self.space, self.extent, tags, word)
+        {
+            self.enqueue(candidate);
         }
     }
 
-    #[inline(always)]
+    /// Scans an object by asking the runtime.
     fn scan(&mut self, object: Grey) {
-        let start = Address::new(object.start());
-        let cell = match CLASSES.get(object.class()) {
-            Some(class) => Cell {
-                start,
-                bytes: class.bytes as usize,
-                kind: object.kind(),
-                large: false,
-            },
-            None => match self.space.cell(object.start()) {
-                Some(cell) => cell,
-                None => return,
-            },
-        };
-        self.vm.scan(cell, self);
+        if let Some(cell) = self.space.cell(object.start())
+            && !self.space.kind(cell.kind.0).leaf
+        {
+            self.vm.scan(cell, self);
+        }
     }
 
     /// Marks all that is reachable from the stack and the queues. With a worker, shares objects with hungry ones; it does
     /// not take any.
     pub fn run(&mut self, mut worker: Option<&mut Worker<'_>>) {
         loop {
-            let waiting = self.last_object.wrapping_sub(self.first_object);
-            if let Some(object) = self.stack.pop() {
-                let object = Grey(object);
+            let outcome = match (self.rule, self.parity) {
+                (FieldRule::Interior, 0) => self.hot::<INTERIOR_RULE, 0>(0),
+                (FieldRule::Interior, _) => self.hot::<INTERIOR_RULE, 1>(0),
+                (FieldRule::Tags(tags), 0) => self.hot::<TAGS_RULE, 0>(tags),
+                (FieldRule::Tags(tags), _) => self.hot::<TAGS_RULE, 1>(tags),
+                (FieldRule::Displacements, 0) => self.hot::<DISPLACEMENTS_RULE, 0>(0),
+                (FieldRule::Displacements, _) => self.hot::<DISPLACEMENTS_RULE, 1>(0),
+            };
+            match outcome {
+                Outcome::Done => return,
+                Outcome::Ask(object) => self.scan(object),
+                Outcome::Grow => {
+                    if self.stack.objects.reserve(2 * MOST_WORDS).is_err() {
+                        return self.run_without_room();
+                    }
+                }
+                Outcome::Share => {
+                    if let Some(worker) = worker.as_deref_mut() {
+                        self.feed(worker);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The loop of the module's documentation.
+    fn hot<const RULE: u8, const PARITY: usize>(&mut self, tags: u32) -> Outcome {
+        let room = self.stack.objects.capacity();
+        let floor = self.stack.shared;
+        let space = self.space;
+        let queue = &mut self.objects;
+        let (mut next_object, mut waiting) = (self.next_object, self.waiting_objects);
+        let mut scans = 0;
+        let mut hot = Hot {
+            tables: self.tables,
+            extent: self.extent,
+            next: self.next,
+            waiting: self.waiting,
+            objects: self.stack.objects.as_mut_ptr(),
+            len: self.stack.objects.len(),
+            candidates: &mut self.candidates,
+        };
+        let outcome = loop {
+            if hot.len + MOST_WORDS > room {
+                break Outcome::Grow;
+            }
+            let object = if hot.len > floor {
+                hot.len -= 1;
+                // SAFETY: it was below the length.
+                let object = Grey(unsafe { hot.objects.add(hot.len).read() });
                 prefetch(object.start());
-                self.objects[self.last_object % OBJECTS] = object;
-                self.last_object = self.last_object.wrapping_add(1);
-                if waiting + 1 < OBJECTS {
+                let oldest = core::mem::replace(&mut queue.0[next_object % OBJECTS], object);
+                next_object = next_object.wrapping_add(1);
+                if waiting != OBJECTS {
+                    waiting += 1;
                     continue;
                 }
-            } else if self.last.wrapping_sub(self.first) > if waiting == 0 { 0 } else { READY } {
-                self.settle_oldest();
-                continue;
-            } else if waiting == 0 {
-                return;
-            }
-            let object = self.objects[self.first_object % OBJECTS];
-            self.first_object = self.first_object.wrapping_add(1);
-            self.scan(object);
-            if SHARED {
-                self.pops += 1;
-                if self.pops.is_multiple_of(SHARE_EVERY)
-                    && let Some(worker) = worker.as_deref_mut()
-                {
-                    self.feed(worker);
+                oldest
+            } else if hot.waiting > if waiting == 0 { 0 } else { READY } {
+                let candidate = hot.candidates.take(hot.next, &mut hot.waiting);
+                if let Some(object) = Hot::settle::<SHARED>(&hot.tables, PARITY, candidate) {
+                    // SAFETY: there is room for MOST_WORDS objects.
+                    unsafe { hot.objects.add(hot.len).write(object.0) };
+                    hot.len += 1;
                 }
+                continue;
+            } else if waiting != 0 {
+                queue.take(next_object, &mut waiting)
+            } else {
+                break Outcome::Done;
+            };
+            let bytes = object.words_bytes();
+            if bytes == 0 {
+                break Outcome::Ask(object);
+            }
+            let start = object.start();
+            // SAFETY: an allocated cell of the heap, and its size; there is room for MOST_WORDS objects.
+            unsafe { hot.words::<SHARED, RULE>(space, PARITY, tags, start, start + bytes) };
+            if SHARED {
+                scans += 1;
+                if scans == SHARE_EVERY {
+                    break Outcome::Share;
+                }
+            }
+        };
+        let mut len = hot.len;
+        (self.next, self.waiting) = (hot.next, hot.waiting);
+        (self.next_object, self.waiting_objects) = (next_object, waiting);
+        if len == floor && floor != 0 {
+            len = 0;
+            self.stack.shared = 0;
+        }
+        // SAFETY: all below was written just now or before.
+        unsafe { self.stack.objects.set_len(len) };
+        outcome
+    }
+
+    /// As `run`, with what room there is: objects for which there is none are lost.
+    #[cold]
+    fn run_without_room(&mut self) {
+        loop {
+            if let Some(object) = self.stack.pop() {
+                self.scan(Grey(object));
+                continue;
+            }
+            if self.waiting_objects != 0 {
+                let object = self
+                    .objects
+                    .take(self.next_object, &mut self.waiting_objects);
+                self.scan(object);
+            } else if self.waiting != 0 {
+                let candidate = self.candidates.take(self.next, &mut self.waiting);
+                self.settle(candidate);
+            } else {
+                return;
             }
         }
     }
@@ -486,9 +592,12 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
 impl<V: Vm, const SHARED: bool> Visitor for Marker<'_, V, SHARED> {
     #[inline]
     fn object(&mut self, object: ObjectReference) {
-        let offset = object.to_address().as_usize().wrapping_sub(self.base);
-        if offset < self.extent && offset.is_multiple_of(16) {
-            self.candidate(offset);
+        let offset = object
+            .to_address()
+            .as_usize()
+            .wrapping_sub(self.tables.base());
+        if offset < self.extent && offset.is_multiple_of(GRANULE) {
+            self.enqueue(offset);
         }
     }
 
@@ -524,16 +633,14 @@ impl<V: Vm, const SHARED: bool> Visitor for Marker<'_, V, SHARED> {
     }
 
     fn mark_unscanned(&mut self, start: Address) -> bool {
-        let offset = start.as_usize().wrapping_sub(self.base);
-        let fresh = offset < self.extent
-            && offset.is_multiple_of(16)
-            && Self::mark(&self.tables, self.parity, offset) == Some(true);
-        self.marked += usize::from(fresh);
-        fresh
+        let offset = start.as_usize().wrapping_sub(self.tables.base());
+        offset < self.extent
+            && offset.is_multiple_of(GRANULE)
+            && Hot::mark::<SHARED>(&self.tables, self.parity, offset) == Some(true)
     }
 
     fn is_marked(&self, start: Address) -> bool {
-        let offset = start.as_usize().wrapping_sub(self.base);
+        let offset = start.as_usize().wrapping_sub(self.tables.base());
         offset < self.extent && self.tables.bit(offset, self.parity ^ 1)
     }
 }
@@ -545,7 +652,7 @@ impl<V: Vm, const SHARED: bool> Closure for Marker<'_, V, SHARED> {
     }
 
     fn scan_contents(&mut self, start: Address) {
-        let offset = start.as_usize().wrapping_sub(self.base);
+        let offset = start.as_usize().wrapping_sub(self.tables.base());
         if offset < self.extent
             && let Some((start, bytes, entry)) = self.tables.cell(offset)
             && !entry.is_leaf()

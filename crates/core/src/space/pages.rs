@@ -230,18 +230,20 @@ impl Pages {
         }
     }
 
-    /// The lowest run of free pages that starts at a multiple of `step`.
+    /// The lowest run of free pages whose address, in pages, is a multiple of `step`.
     fn find(&mut self, pages: usize, step: usize) -> Option<usize> {
+        let base = self.base.as_usize() / PAGE;
+        let aligned = |page: usize| (base + page).next_multiple_of(step) - base;
         let words = self.free.as_slice();
         while self.page_hint < words.len() && words[self.page_hint] == 0 {
             self.page_hint += 1;
         }
         let total = words.len() * PAGES_IN_WORD;
-        let mut page = (self.page_hint * PAGES_IN_WORD).next_multiple_of(step);
+        let mut page = aligned(self.page_hint * PAGES_IN_WORD);
         while page + pages <= total {
             let start = next_bit(words, page, total, true)?;
             if start != page {
-                page = start.next_multiple_of(step);
+                page = aligned(start);
                 continue;
             }
             let end = next_bit(words, start, (start + pages).min(total), false)
@@ -249,7 +251,7 @@ impl Pages {
             if end - start >= pages {
                 return Some(start);
             }
-            page = end.next_multiple_of(step);
+            page = aligned(end);
         }
         None
     }

@@ -14,8 +14,9 @@
 //! Addresses are given as offsets from the base of the range. Offsets below [`Pages::extent`](super::Pages::extent) are
 //! mapped; the functions here check against nothing else.
 
-use crate::alloc::{BLOCK_BYTES, CLASSES};
+use crate::alloc::{BLOCK_BYTES, CLASSES, size_class::GRANULE};
 use crate::space::pages::PAGE;
+use crate::vm::KindTraits;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of the heap that a pair of words of `bits` describes.
@@ -34,13 +35,19 @@ impl Entry {
     const EXHAUSTED: u32 = 1 << 17;
     const CLEAN: u32 = 1 << 18;
     const LEAF: u32 = 1 << 19;
+    const WORDS: u32 = 1 << 20;
+    /// Where a cell's size stands, in granules: the highest nine bits.
+    const GRANULES: u32 = 23;
 
     /// A block for cells of a class and kind that is owned by whoever takes cells from it.
     #[must_use]
-    pub const fn owned(class: usize, kind: u8, leaf: bool, clean: bool) -> Self {
-        let flags =
-            Self::OWNED | if leaf { Self::LEAF } else { 0 } | if clean { Self::CLEAN } else { 0 };
-        Self(class as u32 | (kind as u32) << 8 | flags)
+    pub const fn owned(class: usize, kind: u8, traits: KindTraits, clean: bool) -> Self {
+        let flags = Self::OWNED
+            | if traits.leaf { Self::LEAF } else { 0 }
+            | if traits.conservative { Self::WORDS } else { 0 }
+            | if clean { Self::CLEAN } else { 0 };
+        let granules = CLASSES[class].bytes / GRANULE as u32;
+        Self(class as u32 | (kind as u32) << 8 | flags | granules << Self::GRANULES)
     }
 
     /// A block of large objects.
@@ -68,6 +75,21 @@ impl Entry {
     #[must_use]
     pub const fn is_leaf(self) -> bool {
         self.0 & Self::LEAF != 0
+    }
+
+    /// What the marker keeps with an object: the flags, and the size of its cells. 16 bits.
+    #[inline(always)]
+    pub(crate) const fn upper(self) -> usize {
+        (self.0 >> 16) as usize
+    }
+
+    /// Bytes of a cell if all of its words are to be reported, of what [`Entry::upper`] gave; else 0.
+    #[inline(always)]
+    pub(crate) const fn words_bytes(upper: usize) -> usize {
+        if upper & (Self::WORDS >> 16) as usize == 0 {
+            return 0;
+        }
+        upper >> (Self::GRANULES - 16) << 4
     }
 
     /// A run's owner takes cells from it.

@@ -15,6 +15,8 @@ pub(crate) const LEAF: Kind = Kind(0);
 pub(crate) const NODE: Kind = Kind(1);
 /// A root until it is freed.
 pub(crate) const KEPT: Kind = Kind(2);
+/// As a node, scanned by the collector itself.
+pub(crate) const WORDS: Kind = Kind(3);
 
 /// The runtime.
 #[derive(Default)]
@@ -71,21 +73,30 @@ unsafe impl Vm for Toy {
 }
 
 /// The kinds of the toy.
-pub(crate) const KINDS: [KindTraits; 3] = [
+pub(crate) const KINDS: [KindTraits; 4] = [
     KindTraits {
         leaf: true,
         zeroed: false,
         collectable: true,
+        conservative: false,
     },
     KindTraits {
         leaf: false,
         zeroed: true,
         collectable: true,
+        conservative: false,
     },
     KindTraits {
         leaf: false,
         zeroed: true,
         collectable: false,
+        conservative: true,
+    },
+    KindTraits {
+        leaf: false,
+        zeroed: true,
+        collectable: true,
+        conservative: true,
     },
 ];
 

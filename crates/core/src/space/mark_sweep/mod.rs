@@ -45,6 +45,7 @@ const LEAF: u8 = 1;
 const ZEROED: u8 = 2;
 const COLLECTABLE: u8 = 4;
 const DEFINED: u8 = 8;
+const CONSERVATIVE: u8 = 16;
 
 impl MarkSweep {
     /// A space over the range that the tables describe, of which nothing is mapped yet. With `one_cell_runs` each run holds
@@ -101,6 +102,7 @@ impl MarkSweep {
         let bits = if traits.leaf { LEAF } else { 0 }
             | if traits.zeroed { ZEROED } else { 0 }
             | if traits.collectable { COLLECTABLE } else { 0 }
+            | if traits.conservative { CONSERVATIVE } else { 0 }
             | DEFINED;
         self.kinds[index].store(bits, Ordering::Relaxed);
         Some(Kind(index as u8))
@@ -123,6 +125,7 @@ impl MarkSweep {
             leaf: bits & LEAF != 0,
             zeroed: bits & ZEROED != 0,
             collectable: bits & COLLECTABLE != 0,
+            conservative: bits & CONSERVATIVE != 0,
         }
     }
 

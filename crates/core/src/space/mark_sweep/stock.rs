@@ -98,7 +98,7 @@ impl Stock {
         let block = taken.start.as_usize() - tables.base();
         tables.set_entry(
             block,
-            Entry::owned(class, kind, space.kind(kind).leaf, taken.clean),
+            Entry::owned(class, kind, space.kind(kind), taken.clean),
         );
         Ok(block)
     }
