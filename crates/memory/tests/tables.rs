@@ -455,6 +455,29 @@ entry_tests! {
     entries_usize: usize, usize::BITS.trailing_zeros(), 10;
 }
 
+/// Regions of 8 MiB in a range that starts in the middle of 8 MiB.
+#[test]
+fn regions_begin_at_the_base_of_the_range() {
+    let port = real_port();
+    let whole = Reservation::new(Arc::clone(&port), 9 * Chunk::BYTES, 2 * Chunk::BYTES).unwrap();
+    let base = whole.start().add(Chunk::BYTES);
+    let side = SideLayout::new()
+        .with(SideMetadataSpec::new("t", 3, 23, Scope::Local))
+        .place(&port, base, 8 * Chunk::BYTES, c"test")
+        .unwrap();
+    DenseMapper::new(port, base, 8 * Chunk::BYTES)
+        .unwrap()
+        .ensure_mapped(base, 1, side.specs(), &[])
+        .unwrap();
+    // SAFETY: the four entries share a page, which is mapped.
+    let table = unsafe { SideTable::<u8, 23>::new(&side.specs()[0]) }.unwrap();
+    let entries = || [0, 1, 2, 3].map(|i| table.at(i).load(Ordering::Relaxed));
+    table.fill(base, base.add(4 * Chunk::BYTES), 1);
+    assert_eq!(entries(), [1, 1, 0, 0]);
+    table.fill(base.add(Chunk::BYTES), base.add(7 * Chunk::BYTES), 2);
+    assert_eq!(entries(), [1, 2, 2, 0]);
+}
+
 /// What was written before `store_release` is seen after `load_acquire`.
 #[test]
 fn a_released_entry_publishes_what_was_written_before() {

@@ -1,0 +1,170 @@
+//! The interface as C programs use it: each program in `abi/` is compiled against Boehm's own headers and run on our
+//! library, plainly, with the verifier, with a collection every so many allocations, and with two workers.
+//!
+//! The stock library passes `threads`, `signals`, `forks`, `finalizers`, `kinds` and `shadow` too, as run by hand. The others
+//! ask for more than it defines: alignments above a page, wrong frees that do no harm, a heap that lives on at its limit.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a program may run.
+const LIMIT: Duration = Duration::from_secs(100);
+
+/// The directory of the library under test, under the name that programs ask for.
+fn library() -> PathBuf {
+    let deps = std::env::current_exe().unwrap();
+    let profile = deps.parent().unwrap().parent().unwrap();
+    let built = [profile.join("libgc.so"), profile.join("deps/libgc.so")]
+        .into_iter()
+        .find(|path| path.exists())
+        .expect("cargo builds libgc.so for the tests of its crate");
+    let dir = work().join("lib");
+    fs::create_dir_all(&dir).unwrap();
+    let link = dir.join("libgc.so.1");
+    // Several tests may do this at once: what is there is the same.
+    let _ = std::os::unix::fs::symlink(&built, &link);
+    assert_eq!(
+        fs::canonicalize(&link).unwrap(),
+        fs::canonicalize(&built).unwrap()
+    );
+    dir
+}
+
+fn work() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("abi")
+}
+
+fn compile(name: &str, flags: &[&str]) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/abi/{name}.c"));
+    let program = work().join(name);
+    fs::create_dir_all(work()).unwrap();
+    let done = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
+        .args([
+            "-std=gnu11",
+            "-O1",
+            "-g",
+            "-Wall",
+            "-Werror",
+            "-pthread",
+            "-o",
+        ])
+        .arg(&program)
+        .arg(source)
+        .args(flags)
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "{name} does not compile (the headers are those of the package libgc-dev): {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    program
+}
+
+fn run(program: &Path, arguments: &[&str], settings: &[(&str, &str)]) {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("LD_LIBRARY_PATH", library())
+        .envs(settings.iter().copied())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break Some(status);
+        }
+        if start.elapsed() > LIMIT {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let mut said = String::new();
+    let _ = child.stderr.take().unwrap().read_to_string(&mut said);
+    let what = format!("{} {arguments:?} with {settings:?}", program.display());
+    let status = status.unwrap_or_else(|| panic!("{what} did not end in {LIMIT:?}: {said}"));
+    assert!(status.success(), "{what}: {status}\n{said}");
+    assert!(!said.contains("violation"), "{what}: {said}");
+}
+
+/// All the ways of running a program; a collection each `stress` allocations.
+fn every_way(program: &Path, arguments: &[&str], stress: &str) {
+    for settings in [
+        &[][..],
+        &[("HEAPWRIGHT_VERIFY", "1")],
+        &[("HEAPWRIGHT_STRESS", stress)],
+        &[("HEAPWRIGHT_WORKERS", "2"), ("HEAPWRIGHT_VERIFY", "1")],
+    ] {
+        run(program, arguments, settings);
+    }
+}
+
+fn program(name: &str, stress: &str) {
+    let library = library().join("libgc.so.1");
+    every_way(&compile(name, &[library.to_str().unwrap()]), &[], stress);
+}
+
+#[test]
+fn sizes_from_nothing_to_absurd() {
+    program("sizes", "200");
+}
+
+#[test]
+fn what_is_freed_wrongly_does_no_harm() {
+    program("free", "200");
+}
+
+#[test]
+fn at_the_limit_the_client_is_asked_and_then_null_given() {
+    program("limit", "5000");
+}
+
+#[test]
+fn threads_of_every_origin_may_allocate_block_and_end() {
+    program("threads", "1000");
+}
+
+#[test]
+fn a_storm_of_signals_disturbs_nothing() {
+    program("signals", "5000");
+}
+
+#[test]
+fn a_child_of_a_threaded_program_has_a_heap() {
+    program("forks", "5000");
+}
+
+#[test]
+fn finalizers_run_once_in_order_and_links_vanish() {
+    program("finalizers", "20");
+}
+
+#[test]
+fn kinds_descriptors_and_procedures_say_what_is_scanned() {
+    program("kinds", "100");
+}
+
+#[test]
+fn roots_are_where_the_interface_says() {
+    let library = library().join("libgc.so.1");
+    let loaded = compile("library", &["-shared", "-fPIC"]);
+    let program = compile("roots", &[library.to_str().unwrap(), "-ldl"]);
+    every_way(&program, &[loaded.to_str().unwrap()], "5000");
+}
+
+#[test]
+fn a_random_graph_stays_what_it_was() {
+    let library = library().join("libgc.so.1");
+    let program = compile("shadow", &[library.to_str().unwrap()]);
+    for seed in ["1", "2", "3"] {
+        every_way(&program, &[seed], "50");
+    }
+}
