@@ -4,6 +4,7 @@
 
 use crate::error::OptionError;
 use core::fmt;
+use heapwright_os::limits;
 
 /// The plans that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -56,7 +57,7 @@ pub struct Options {
     pub heap: usize,
     /// The heap's limit in bytes; 0: none but the machine's.
     pub max: usize,
-    /// Threads that mark, the collecting one included.
+    /// Threads that mark, the collecting one included; 0: see [`Options::most_workers`].
     pub workers: usize,
     /// The verifier checks the heap after each collection.
     pub verify: bool,
@@ -113,10 +114,18 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "workers",
-        default: "1",
-        unit: "threads, 1 to 64",
-        meaning: "how many threads mark, the collecting one included",
-        set: |o, v| number(v, 1, 64).map(|n| o.workers = n),
+        default: "auto",
+        unit: "threads, 1 to 64, or auto",
+        meaning: "how many threads mark, the collecting one included; auto: the processors, at most 4, and one while \
+                  less than 32m live",
+        set: |o, v| {
+            o.workers = if v == "auto" {
+                0
+            } else {
+                number(v, 1, 64).map_err(|e| format!("{e}, or auto"))?
+            };
+            Ok(())
+        },
     },
     Row {
         name: "verify",
@@ -186,7 +195,7 @@ impl Default for Options {
             plan: PlanName::MarkSweep,
             heap: 0,
             max: 0,
-            workers: 1,
+            workers: 0,
             verify: false,
             stress: 0,
             growth: 75,
@@ -196,6 +205,15 @@ impl Default for Options {
 }
 
 impl Options {
+    /// How many threads mark at most: the option, or with `auto` the processors that the process may use, but no more than 4.
+    #[must_use]
+    pub fn most_workers(&self) -> usize {
+        match self.workers {
+            0 => limits::processors().min(4),
+            workers => workers,
+        }
+    }
+
     /// Sets one option by its name in [`TABLE`].
     ///
     /// # Errors

@@ -248,7 +248,8 @@ fn json(
     let _ = write!(
         out,
         ",\"workers\":{},\"collections\":{},\"causes\":{{",
-        options.workers, tally.collections
+        options.most_workers(),
+        tally.collections
     );
     for (i, cause) in Cause::ALL.iter().enumerate() {
         let comma = if i == 0 { "" } else { "," };

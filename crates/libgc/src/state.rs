@@ -146,7 +146,7 @@ fn build() -> Option<&'static BoehmHeap> {
     if markers != 0 {
         options.workers = markers.min(64);
     }
-    let workers = options.workers;
+    let workers = options.most_workers();
     let heap = BoehmHeap::builder()
         .options(options)
         .kinds(KINDS)

@@ -2,6 +2,20 @@
 
 use core::ffi::CStr;
 
+/// How many processors this process may run on; at least 1. No allocation.
+#[must_use]
+pub fn processors() -> usize {
+    // SAFETY: all zero is a set, the empty one.
+    let mut set: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    // SAFETY: the size is the set's.
+    if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) } != 0 {
+        return 1;
+    }
+    // SAFETY: reads the set.
+    let count = unsafe { libc::CPU_COUNT(&set) };
+    usize::try_from(count).unwrap_or(1).max(1)
+}
+
 /// Bytes of memory that the machine has; 0 if it does not say.
 #[must_use]
 pub fn physical_bytes() -> usize {

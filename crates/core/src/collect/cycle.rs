@@ -55,6 +55,8 @@ pub struct Collector<'h, V: Vm> {
     pub(crate) central_class: fn(usize) -> usize,
     pub(crate) pool: &'h Pool,
     pub(crate) stacks: &'h MarkStacks,
+    /// The collecting thread marks alone.
+    pub(crate) alone: bool,
     pub(crate) verify: bool,
     pub(crate) listener: Option<&'h dyn Listener>,
     pub(crate) stats: CollectionStats,
@@ -117,7 +119,7 @@ impl<V: Vm> Pause<'_, '_, V> {
         let start = clock::monotonic_ns();
         let c = &mut *self.cycle;
         let mut lost = false;
-        if c.stacks.len() == 1 {
+        if c.alone {
             // SAFETY: no phase is running, so this thread alone uses the stacks.
             let stack = unsafe { c.stacks.stack(0) };
             let mut marker = Marker::<V, false>::new(c.vm, c.space, stack);
@@ -149,7 +151,7 @@ impl<V: Vm> Pause<'_, '_, V> {
             marker.set_lost();
             marker.drain();
         }
-        c.stats.workers = c.stacks.len();
+        c.stats.workers = if c.alone { 1 } else { c.stacks.len() };
         c.stats.mark_ns = clock::monotonic_ns() - start;
     }
 

@@ -122,7 +122,7 @@ impl Builder {
         }
         let mapper = DenseMapper::new(Arc::clone(&port), base, bytes)?;
         let pages = Pages::new(Arc::clone(&port), mapper, specs, base, bytes)?;
-        let workers = options.workers.max(1);
+        let workers = options.most_workers();
         let mut stacks = Vec::with_capacity(workers);
         for _ in 0..workers {
             let objects = MappedVec::new(Arc::clone(&port), bytes / 64, c"heapwright mark stack")?;

@@ -25,6 +25,9 @@ use trigger::Trigger;
 
 /// A request that is refused without a look: no address space holds it.
 const ABSURD: usize = 1 << 46;
+/// With the option `workers` at `auto`, one thread marks alone while less than so many bytes live that are scanned: waking
+/// others costs more CPU time than the shorter pause is worth.
+const ALONE_BELOW: usize = 32 << 20;
 
 /// What a heap uses, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -514,14 +517,19 @@ impl<V: Vm> Heap<V> {
         if self.disabled.load(Ordering::Relaxed) != 0 || !plan::collects(self.options.plan) {
             return CollectionStats::default();
         }
-        // A pool that could not start its helpers works with fewer.
-        let _ = self.pool.start();
         let cpu = clock::thread_cpu_ns();
         let allocated = self.space.allocated();
         self.allocated_before
             .fetch_add(allocated as u64, Ordering::Relaxed);
         // SAFETY: the caller holds the lock; the runtime's hooks do not allocate on this heap (Vm rule 6).
         let locked = unsafe { &mut *self.locked.get() };
+        let swept = locked.stock.swept();
+        let alone = self.pool.workers() == 1
+            || self.options.workers == 0 && swept.live - swept.live_leaf < ALONE_BELOW;
+        if !alone {
+            // A pool that could not start its helpers works with fewer.
+            let _ = self.pool.start();
+        }
         let surplus = locked
             .trigger
             .surplus(locked.stock.pages().idle_pages() * PAGE);
@@ -540,6 +548,7 @@ impl<V: Vm> Heap<V> {
             central_class,
             pool: &self.pool,
             stacks: &self.stacks,
+            alone,
             verify: self.options.verify,
             listener: self.listener.as_deref(),
             stats,
