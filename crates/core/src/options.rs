@@ -143,7 +143,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "growth",
-        default: "75",
+        default: "62",
         unit: "percent, 5 to 1000",
         meaning: "how much may be allocated between two collections, as a part of what was live",
         set: |o, v| number(v, 5, 1000).map(|n| o.growth = n),
@@ -198,7 +198,7 @@ impl Default for Options {
             workers: 0,
             verify: false,
             stress: 0,
-            growth: 75,
+            growth: 62,
             nursery: 2 << 20,
         }
     }
