@@ -32,7 +32,7 @@ same() { # name, modes, command...
     esac
     mkdir -p "$work/stats"
     rm -f "$work/stats"/*
-    got=$(timeout 200 env LD_LIBRARY_PATH="$work/lib" HEAPWRIGHT_STATS_DIR="$work/stats" "${settings[@]}" "$@" 2>"$work/err")
+    got=$(timeout 900 env LD_LIBRARY_PATH="$work/lib" HEAPWRIGHT_STATS_DIR="$work/stats" "${settings[@]}" "$@" 2>"$work/err")
     local ours=$?
     if [ "$got" != "$want" ] || [ "$ours" != "$status" ]; then
       failed=$((failed + 1))
@@ -57,17 +57,21 @@ if command -v guile >/dev/null && command -v guild >/dev/null; then
     guild compile -O2 -o "$work/$p.go" "programs/$p.scm" >/dev/null 2>&1
   done
   # Arguments: large enough to collect many times, small enough for every mode.
-  same "guile gcbench" "plain verify workers" guile -c "(set-program-arguments '(\"x\" \"1\")) (load-compiled \"$work/gcbench.go\")"
+  same "guile gcbench" "plain verify workers stress" guile -c "(set-program-arguments '(\"x\" \"1\")) (load-compiled \"$work/gcbench.go\")"
   same "guile weak" "plain verify workers" guile -c "(set-program-arguments '(\"x\" \"60000\")) (load-compiled \"$work/weak.go\")"
   python3 programs/make_large_scheme.py 150 > "$work/large.scm"
   same "guile weak, small" "stress" guile -c "(set-program-arguments '(\"x\" \"2000\")) (load-compiled \"$work/weak.go\")"
-  same "guild compile" "plain verify" sh -c "guild compile -O2 -o $work/large.go $work/large.scm >/dev/null && md5sum < $work/large.go"
+  python3 programs/make_large_scheme.py 10 > "$work/small.scm"
+  same "guild compile, small" "stress" sh -c "guild compile -O2 -o $work/small.go $work/small.scm >/dev/null && md5sum < $work/small.go"
+  same "guild compile" "plain verify workers" sh -c "guild compile -O2 -o $work/large.go $work/large.scm >/dev/null && md5sum < $work/large.go"
 else
   echo "skipped: guile is not installed"
   skipped=$((skipped + 1))
 fi
 
 if command -v crystal >/dev/null; then
+  # The compiler's front half, which is all of it that allocates on the heap.
+  same "crystal compiler" "plain verify workers stress" sh -c "CRYSTAL_CACHE_DIR=$work/front crystal build --no-codegen -o $work/front.out programs/hello.cr"
   for p in binary_trees gcbench strings fibers; do
     # The compiler itself runs on our heap, and what it makes is run on both.
     if env LD_LIBRARY_PATH="$work/lib" CRYSTAL_CACHE_DIR="$work/crystal" crystal build -o "$work/$p" "programs/$p.cr" 2>"$work/err"; then
@@ -81,7 +85,7 @@ if command -v crystal >/dev/null; then
     fi
     case $p in
       binary_trees) same "crystal $p" "plain verify workers" "$work/$p" 12 && same "crystal $p, small" "stress" "$work/$p" 8 ;;
-      gcbench) same "crystal $p" "plain verify workers" "$work/$p" 1 ;;
+      gcbench) same "crystal $p" "plain verify workers stress" "$work/$p" 1 ;;
       strings) same "crystal $p" "plain verify workers" "$work/$p" 200000 && same "crystal $p, small" "stress" "$work/$p" 20000 ;;
       fibers) same "crystal $p" "plain verify stress workers" "$work/$p" 100 20 ;;
     esac

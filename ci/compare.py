@@ -1,13 +1,43 @@
 #!/usr/bin/env python3
 """Programs on the system's libgc and on ours, side by side in one run.
 
-Each program runs on both libraries in turn; the table has medians of CPU time (user + system), of peak resident memory
-and of pauses, and the ratios ours / stock. Needs guile, crystal and the system's libgc; builds nothing of ours:
-cargo build --release first.
+Each program runs on both libraries in turn; the table has medians of CPU time (user + system), of wall time, of peak
+resident memory and of pauses, and the ratios ours / stock. Needs guile, crystal, a C compiler and the system's libgc; builds
+nothing of ours: cargo build --release first.
 """
 import argparse, json, os, re, shutil, statistics, subprocess, sys, tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+# Runs a program and writes what it used. A process of its own, since a child's peak memory starts at its parent's.
+LAUNCHER = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+int main(int count, char **words) {
+  struct timespec from, to;
+  struct rusage used;
+  int status;
+  (void)count;
+  clock_gettime(CLOCK_MONOTONIC, &from);
+  pid_t child = fork();
+  if (child == 0) {
+    execvp(words[2], words + 2);
+    _exit(127);
+  }
+  wait4(child, &status, 0, &used);
+  clock_gettime(CLOCK_MONOTONIC, &to);
+  FILE *out = fopen(words[1], "w");
+  fprintf(out, "%f %f %ld", used.ru_utime.tv_sec + used.ru_stime.tv_sec + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6,
+          to.tv_sec - from.tv_sec + (to.tv_nsec - from.tv_nsec) / 1e9, used.ru_maxrss);
+  fclose(out);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+"""
 
 
 def programs(work):
@@ -19,23 +49,35 @@ def programs(work):
             out = os.path.join(work, name)
             subprocess.run(["crystal", "build", "--release", "-o", out, f"{p}/{name}.cr"], check=True, capture_output=True)
             table[f"crystal {name}"] = [out, *args]
+        # Without the code generator, which is LLVM and does not allocate on the heap.
         table["crystal compiler"] = ["crystal", "build", "--no-codegen", "-o", os.path.join(work, "x"), f"{p}/strings.cr"]
     if shutil.which("guild"):
         for name, arg in [("gcbench", "5"), ("weak", "2000000")]:
             out = os.path.join(work, name + ".go")
             subprocess.run(["guild", "compile", "-O2", "-o", out, f"{p}/{name}.scm"], check=True, capture_output=True)
             table[f"guile {name}"] = ["guile", "-c", f"(set-program-arguments '(\"x\" \"{arg}\")) (load-compiled \"{out}\")"]
+        large = os.path.join(work, "large.scm")
+        with open(large, "w") as f:
+            subprocess.run([sys.executable, f"{p}/make_large_scheme.py", "150"], check=True, stdout=f)
+        table["guild compile"] = ["guild", "compile", "-O2", "-o", os.path.join(work, "large.go"), large]
     return table
 
 
-def run(command, env, log):
+def run(command, env, work):
+    """CPU seconds, wall seconds and peak MB of one run; what it wrote to standard error is in the file `log`."""
+    log, used = os.path.join(work, "log"), os.path.join(work, "used")
     with open(log, "wb") as err:
-        child = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=err)
-        _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        sys.exit(f"{command[0]} ended with {child.returncode}; see {log}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+        status = subprocess.call([os.path.join(work, "launch"), used, *command], env=env, stdout=subprocess.DEVNULL, stderr=err)
+    if status:
+        sys.exit(f"{command[0]} ended with {status}: {open(log, errors='replace').read()[-500:]}")
+    cpu, wall, peak = open(used).read().split()
+    return float(cpu), float(wall), int(peak) / 1024
+
+
+def stock_pauses(work):
+    """Of the last run, which had GC_PRINT_STATS: milliseconds."""
+    text = open(os.path.join(work, "log"), errors="replace").read()
+    return [int(a) + int(b) / 1e6 for a, b in re.findall(r"World-stopped marking took (\d+) ms (\d+) ns", text)]
 
 
 def main():
@@ -51,6 +93,10 @@ def main():
     try:
         os.symlink(os.path.abspath(options.lib), os.path.join(work, "libgc.so.1"))
         stats = os.path.join(work, "stats")
+        source = os.path.join(work, "launch.c")
+        with open(source, "w") as f:
+            f.write(LAUNCHER)
+        subprocess.run([os.environ.get("CC", "cc"), "-O1", "-o", os.path.join(work, "launch"), source], check=True)
         rows = []
         for name, command in programs(work).items():
             if options.only not in name:
@@ -60,40 +106,50 @@ def main():
                 print(f"\r{name}: {turn + 1} of {options.runs}   ", end="", file=sys.stderr, flush=True)
                 for side in got:
                     env = {k: v for k, v in os.environ.items() if not k.startswith(("HEAPWRIGHT_", "GC_"))}
+                    env.update(GUILE_AUTO_COMPILE="0", CRYSTAL_CACHE_DIR=os.path.join(work, "cache-" + side))
                     if side == "ours":
                         shutil.rmtree(stats, ignore_errors=True)
                         os.mkdir(stats)
                         env.update(LD_LIBRARY_PATH=work, HEAPWRIGHT_STATS_DIR=stats)
-                    cpu, rss = run(command, env, os.path.join(work, "log"))
-                    pause = longest = None
+                    if turn == 0:
+                        run(command, env, work)  # Fills caches.
+                        if side == "ours":
+                            shutil.rmtree(stats)
+                            os.mkdir(stats)
+                    cpu, wall, peak = run(command, env, work)
                     if side == "ours":
                         made = [json.load(open(os.path.join(stats, f))) for f in os.listdir(stats)]
                         main_one = max(made, key=lambda m: m["collections"])
                         pause, longest = main_one["pause_ns"]["p50"] / 1e6, main_one["pause_ns"]["max"] / 1e6
-                    got[side].append((cpu, rss, pause, longest))
-            env = dict(os.environ, GC_PRINT_STATS="1")
-            run(command, env, os.path.join(work, "log"))
-            text = open(os.path.join(work, "log"), errors="replace").read()
-            pauses = [int(a) + int(b) / 1e6 for a, b in re.findall(r"World-stopped marking took (\d+) ms (\d+) ns", text)]
+                    else:
+                        # In a run of its own: to print costs time.
+                        run(command, dict(env, GC_PRINT_STATS="1"), work)
+                        pauses = stock_pauses(work) or [0]
+                        pause, longest = statistics.median(pauses), max(pauses)
+                    got[side].append((cpu, wall, peak, pause, longest))
             rows.append({
                 "program": name,
                 "runs": options.runs,
                 "cpu_s": {s: [g[0] for g in got[s]] for s in got},
-                "peak_mb": {s: [g[1] for g in got[s]] for s in got},
-                "pause_ms": {
-                    "stock": [statistics.median(pauses), max(pauses)] if pauses else None,
-                    "ours": [statistics.median(g[2] for g in got["ours"]), max(g[3] for g in got["ours"])],
-                },
+                "wall_s": {s: [g[1] for g in got[s]] for s in got},
+                "peak_mb": {s: [g[2] for g in got[s]] for s in got},
+                "median_pause_ms": {s: [g[3] for g in got[s]] for s in got},
+                "longest_pause_ms": {s: [g[4] for g in got[s]] for s in got},
             })
         print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
-        print("| program | CPU s stock | ours | ratio | peak MB stock | ours | ratio | median / longest pause ms stock | ours |")
-        print("|---|---|---|---|---|---|---|---|---|")
+        print("| program | CPU s stock | ours | ratio | wall ratio | peak MB stock | ours | ratio | median / longest pause ms stock | ours |")
+        print("|---|---|---|---|---|---|---|---|---|---|")
+        ratios = []
         for r in rows:
-            m = {k: {s: statistics.median(r[k][s]) for s in ("stock", "ours")} for k in ("cpu_s", "peak_mb")}
-            p = {s: "-" if not r["pause_ms"][s] else "{:.2f} / {:.2f}".format(*r["pause_ms"][s]) for s in ("stock", "ours")}
-            print("| {} | {:.2f} | {:.2f} | {:.2f} | {:.0f} | {:.0f} | {:.2f} | {} | {} |".format(
-                r["program"], m["cpu_s"]["stock"], m["cpu_s"]["ours"], m["cpu_s"]["ours"] / m["cpu_s"]["stock"],
-                m["peak_mb"]["stock"], m["peak_mb"]["ours"], m["peak_mb"]["ours"] / m["peak_mb"]["stock"], p["stock"], p["ours"]))
+            m = {k: {s: statistics.median(v[s]) for s in v} for k, v in r.items() if isinstance(v, dict)}
+            ratio = {k: v["ours"] / v["stock"] for k, v in m.items() if v["stock"]}
+            ratios.append(ratio["cpu_s"])
+            pause = {s: f"{m['median_pause_ms'][s]:.2f} / {m['longest_pause_ms'][s]:.2f}" for s in ("stock", "ours")}
+            print("| {} | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {:.1f} | {:.1f} | {:.2f} | {} | {} |".format(
+                r["program"], m["cpu_s"]["stock"], m["cpu_s"]["ours"], ratio["cpu_s"], ratio["wall_s"],
+                m["peak_mb"]["stock"], m["peak_mb"]["ours"], ratio["peak_mb"], pause["stock"], pause["ours"]))
+        if ratios:
+            print(f"\nGeometric mean of the CPU ratios: {statistics.geometric_mean(ratios):.2f}; medians of {options.runs} runs, interleaved.")
         if options.json:
             with open(options.json, "w") as f:
                 json.dump(rows, f, indent=1)
