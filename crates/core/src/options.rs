@@ -150,7 +150,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "nursery",
-        default: "2m",
+        default: "1m",
         unit: "bytes, or with k, m, g",
         meaning: "what may always be allocated between two collections",
         set: |o, v| size(v).map(|n| o.nursery = n),
@@ -199,7 +199,7 @@ impl Default for Options {
             verify: false,
             stress: 0,
             growth: 62,
-            nursery: 2 << 20,
+            nursery: 1 << 20,
         }
     }
 }

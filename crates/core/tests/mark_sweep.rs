@@ -191,9 +191,8 @@ fn free_takes_starts_of_allocated_cells_only() {
         assert_eq!(h.free(Address::new(stranger)), Err(FreeError::Foreign));
     }
     // What is freed in a full block is handed out again without a collection.
-    let cells: Vec<usize> = (0..100_000).map(|_| alloc(&h, LEAF, 16).unwrap()).collect();
-    root(&h, 0);
     h.disable();
+    let cells: Vec<usize> = (0..100_000).map(|_| alloc(&h, LEAF, 16).unwrap()).collect();
     let used = h.usage().heap_bytes;
     cells.iter().for_each(|c| h.free(Address::new(*c)).unwrap());
     for _ in 0..90_000 {

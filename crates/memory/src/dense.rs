@@ -49,9 +49,12 @@ impl DenseMapper {
 impl Chunks for DenseMapper {
     #[inline(always)]
     fn find(&self, chunk: usize) -> Option<&ChunkState> {
-        let byte = self.states.as_slice().get(chunk.wrapping_sub(self.first))?;
-        // SAFETY: a ChunkState is an atomic byte; these bytes are reached through here only.
-        Some(unsafe { &*core::ptr::from_ref(byte).cast::<ChunkState>() })
+        let index = chunk.wrapping_sub(self.first);
+        if index >= self.states.len() {
+            return None;
+        }
+        // SAFETY: below the length. A ChunkState is an atomic byte; these bytes are reached through here only.
+        Some(unsafe { &*self.states.as_ptr().cast::<ChunkState>().add(index) })
     }
 
     #[inline]

@@ -101,16 +101,18 @@ impl Table {
         self.probe(slab).ok()
     }
 
-    /// The slab, or the number of the place where it would be.
+    /// The slab, or the number of the place where it would be. The step differs from slab to slab, and reaches every place
+    /// since it is odd: slabs that share a home do not follow each other all the way.
     fn probe(self, slab: usize) -> Result<*mut Slab, usize> {
         let mask = (1 << self.log()) - 1;
+        let step = (slab.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) | 1;
         let mut index = fold(slab, self.log());
         loop {
             let place = self.place(index);
             match place.key.load(Ordering::Acquire) {
                 0 => return Err(index),
                 key if key == slab + 1 => return Ok(place.slab.load(Ordering::Relaxed)),
-                _ => index = (index + 1) & mask,
+                _ => index = index.wrapping_add(step) & mask,
             }
         }
     }

@@ -407,7 +407,15 @@ impl<C: Chunks> Mmapper for C {
             _ => Step::Wait,
         };
         walk(self, range, false, step, |first, count, from| {
-            let result = self.withdraw(address_of(first), count << Chunk::LOG_BYTES);
+            let (at, bytes) = (address_of(first), count << Chunk::LOG_BYTES);
+            // A refused call may have closed a part of the run: what counts as mapped is opened again, without its contents.
+            let result = self.withdraw(at, bytes).inspect_err(|_| {
+                let _ = if from == MAPPED {
+                    self.port().commit(at, bytes)
+                } else {
+                    self.port().protect(at, bytes)
+                };
+            });
             publish_run(
                 self,
                 first,

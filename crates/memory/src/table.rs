@@ -161,8 +161,11 @@ impl<T: Entry, const LOG: u32> SideTable<T, LOG> {
     /// Stores the same value for all of a range, which is rounded inward to regions. Not atomic as a whole.
     pub fn fill(&self, start: Address, end: Address, value: T) {
         // Regions begin at the base, which need not be a multiple of their size.
-        let inside = start.as_usize().wrapping_sub(self.base) % (1 << LOG) != 0;
-        for index in self.index(start) + usize::from(inside)..self.index(end) {
+        let whole = start
+            .as_usize()
+            .wrapping_sub(self.base)
+            .is_multiple_of(1 << LOG);
+        for index in self.index(start) + usize::from(!whole)..self.index(end) {
             T::store(self.at(index), value, Ordering::Relaxed);
         }
     }

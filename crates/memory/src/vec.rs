@@ -132,6 +132,13 @@ impl<T: Copy> MappedVec<T> {
         self.pointer
     }
 
+    /// The place of the first element. What is reached through it may be written if it is atomic.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_ptr(&self) -> *const T {
+        self.pointer
+    }
+
     /// Changes the length.
     ///
     /// # Safety

@@ -188,8 +188,9 @@ fn changes_beside_a_chunk_do_not_change_it() {
                     })
                 })
                 .collect();
-            changers.into_iter().for_each(|c| c.join().unwrap());
+            let ends: Vec<_> = changers.into_iter().map(|c| c.join()).collect();
             done.store(true, Ordering::Release);
+            assert!(ends.iter().all(Result::is_ok));
         });
         mapper.unmap(base, 9 * PAGES_IN_CHUNK).unwrap();
     }
@@ -415,6 +416,76 @@ fn states_cost_memory_as_they_are_needed_and_have_no_small_limit() {
         assert!(mapper.metadata_bytes() <= bound, "{slabs} slabs");
     }
     assert_eq!(mapper.slabs(), 5000);
+}
+
+/// How long it takes to look slabs up that are all mapped, in nanoseconds for each.
+fn lookup_time(slabs: &[usize]) -> f64 {
+    let mapper = FragmentedMapper::new(real_port(), Addresses::Reserved).unwrap();
+    for slab in slabs {
+        mapper.mark_as_mapped(Address::new(slab << 30), 1).unwrap();
+    }
+    let round = || {
+        let begin = std::time::Instant::now();
+        for slab in slabs {
+            assert!(mapper.is_mapped_address(Address::new(slab << 30)));
+        }
+        begin.elapsed().as_secs_f64() * 1e9 / slabs.len() as f64
+    };
+    (0..50).map(|_| round()).fold(f64::MAX, f64::min)
+}
+
+/// S6: 16 spaces, 2 TiB apart, each with 64 GiB: their hashes fall together, but lookups must not walk over all of them.
+#[test]
+fn spaces_far_apart_do_not_pile_up() {
+    let spaces: Vec<usize> = (1..=16)
+        .flat_map(|space| (0..64).map(move |n| (space << 11) + n))
+        .collect();
+    let contiguous: Vec<usize> = (100..100 + spaces.len()).collect();
+    let (far, near) = (lookup_time(&spaces), lookup_time(&contiguous));
+    assert!(far < 10.0 * near, "{far} ns, next to each other {near} ns");
+}
+
+/// S6: slabs next to each other, as one space has them, each have a place of their own.
+#[test]
+fn neighbours_have_homes_of_their_own() {
+    for log in 7..14 {
+        let size = 1usize << log;
+        for first in [0, 1 << 11, 16 << 11, 0x7f12] {
+            let first = first & !(size - 1);
+            let mut taken = vec![false; size];
+            for slab in first..first + size {
+                let home = slab_hash(Address::new(slab << 30), log);
+                assert!(!core::mem::replace(&mut taken[home], true));
+            }
+        }
+    }
+}
+
+/// The search goes on at the start of a table when it comes to its end.
+#[test]
+fn a_search_goes_round_the_end_of_the_table() {
+    let mapper = FragmentedMapper::new(real_port(), Addresses::Reserved).unwrap();
+    let log = mapper.log_table();
+    let last = (1usize << log) - 1;
+    // All at home in the last place.
+    let slabs = [0, 1, 2, 3].map(|digit| digit << log | (last ^ digit));
+    for (n, slab) in slabs.into_iter().enumerate() {
+        assert_eq!(slab_hash(Address::new(slab << 30), log), last);
+        mapper.mark_as_mapped(Address::new(slab << 30), 1).unwrap();
+        assert_eq!(mapper.slabs(), n + 1);
+        for (m, slab) in slabs.into_iter().enumerate() {
+            for c in 0..256 {
+                let at = chunk(Address::new(slab << 30), c);
+                assert_eq!(mapper.is_mapped_address(at), c == 0 && m <= n);
+            }
+        }
+    }
+}
+
+/// What the README computes by hand.
+#[test]
+fn the_example_of_the_hash() {
+    assert_eq!(slab_hash(Address::new(0x0300_4000_0000), 7), 25);
 }
 
 /// S5: maps of the process say what is whose.

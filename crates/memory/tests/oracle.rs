@@ -395,7 +395,7 @@ impl World {
         self.check(op);
     }
 
-    /// Chunks that were just mapped have their tables.
+    /// Chunks that were just mapped have their tables: a test that fails here ends by a signal.
     fn metadata(&self, op: &Op, after: &Oracle) {
         if !matches!(op, Op::Ensure(_)) {
             return;
@@ -493,6 +493,7 @@ impl World {
                 assert_eq!(learnt.chunks.get(&chunk), self.oracle.chunks.get(&chunk));
             }
         }
+        self.metadata(op, &learnt);
         self.oracle = learnt;
     }
 }
@@ -553,16 +554,21 @@ fn accessible(base: Address) -> [Option<usize>; CHUNKS] {
     open.map(Some)
 }
 
+/// So many cases, or what the environment says; what failed is printed and not kept in files.
 fn cases(cases: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
     ProptestConfig {
-        cases,
+        cases: match std::env::var_os("PROPTEST_CASES") {
+            Some(_) => default.cases,
+            None => cases,
+        },
         failure_persistence: None,
-        ..ProptestConfig::default()
+        ..default
     }
 }
 
 proptest! {
-    #![proptest_config(cases(100))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn every_sequence_of_operations_agrees_with_the_oracle(
@@ -592,7 +598,7 @@ fn call() -> impl Strategy<Value = Option<Call>> {
 }
 
 proptest! {
-    #![proptest_config(cases(100))]
+    #![proptest_config(cases(64))]
 
     /// The system refuses the n-th call from some step on: that step's chunks are as they were or complete, and once it
     /// gives in, the step does all that it should.
@@ -600,7 +606,7 @@ proptest! {
     fn after_a_refusal_each_chunk_is_as_it_was_or_complete(
         ops in prop::collection::vec(op(), 1..30),
         op in call(),
-        at in 0usize..12,
+        at in 0usize..8,
         times in 1usize..4,
         errno in prop::sample::select(vec![12, 11, 1]),
     ) {
@@ -609,7 +615,8 @@ proptest! {
             let mut world = World::new(kind, Arc::clone(&port) as Arc<dyn Port>);
             // A claim whose undoing is refused too stays a claim, so there is one refusal only.
             let times = if kind == Kind::Claimed { 1 } else { times };
-            port.set(Some(FaultPlan { op, at, times, errno }));
+            let plan = FaultPlan { op, at, times, errno };
+            port.set(Some(plan));
             for op in &ops {
                 let (expected, after) = world.expect(op);
                 world.prepare(op, &after);
@@ -620,8 +627,10 @@ proptest! {
                     world.learn(op);
                     world.check(op);
                     world.step(op);
+                    port.set(Some(plan));
                 } else {
                     prop_assert_eq!(result, expected);
+                    world.metadata(op, &after);
                     world.oracle = after;
                     world.check(op);
                 }
@@ -709,14 +718,14 @@ impl Port for HalfPort {
 }
 
 proptest! {
-    #![proptest_config(cases(100))]
+    #![proptest_config(cases(64))]
 
     /// A call that fails half-way is undone: what counts as mapped can be used whole, what is protected is closed whole,
     /// and contents are where they were.
     #[test]
     fn a_call_that_fails_half_way_is_undone(
         ops in prop::collection::vec(op(), 1..30),
-        at in 0usize..12,
+        at in 0usize..8,
     ) {
         for kind in KINDS {
             let port = HalfPort::new(false);
@@ -732,8 +741,10 @@ proptest! {
                     world.check_but(op, true);
                     // Nobody wrote to what was opened too early, so it is zero when it is mapped.
                     world.step(op);
+                    port.left.store(at, Ordering::Relaxed);
                 } else {
                     prop_assert_eq!(result, expected);
+                    world.metadata(op, &after);
                     world.oracle = after;
                     world.check(op);
                 }
@@ -744,7 +755,6 @@ proptest! {
 
 /// A refused `unmap` may have lost the contents, but what still counts as mapped can be used whole.
 #[test]
-#[ignore = "a refused `unmap` does not open again what the refused call has closed"]
 fn an_unmap_that_fails_half_way_leaves_no_chunk_half_open() {
     for kind in [Kind::Dense, Kind::Reserved] {
         let port = HalfPort::new(true);
