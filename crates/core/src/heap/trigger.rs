@@ -1,7 +1,7 @@
 //! When to collect: after so many bytes were handed out since the last collection.
 //!
-//! After a collection the heap may grow to `room = max(live + weight * growth %, live + nursery, 31/32 of the room before)`, and
-//! the budget is what lies between that and what is live. `weight` counts cells that are never scanned by a third: to mark
+//! After a collection the heap may grow to `room = max(live + weight * growth %, live + min(weight * 80 %, 6 MiB),
+//! live + nursery, 31/32 of the room before)`, and the budget is what lies between that and what is live. `weight` counts cells that are never scanned by a third: to mark
 //! them costs little, so a heap that is full of them is collected more often for the same price. A heap that was large once uses its room, collecting less
 //! often, and gives it up slowly if it stays unneeded: by half in 22 collections.
 
@@ -10,6 +10,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// How many collections the memory of idle pages is watched over before it is returned.
 const WATCHED: usize = 4;
+/// A heap may grow by four fifths while that is less than this: in bytes it is little.
+const SMALL: usize = 6 << 20;
 
 /// A heap's trigger.
 #[derive(Debug)]
@@ -53,7 +55,9 @@ impl Trigger {
     /// After a collection: the next budget.
     pub(super) fn collected(&mut self, live: usize, leaf: usize) {
         let weight = live.saturating_sub(leaf) + leaf / 3;
-        let least = (weight / 100 * self.growth).max(self.nursery);
+        let least = (weight / 100 * self.growth)
+            .max((weight / 5 * 4).min(SMALL))
+            .max(self.nursery);
         self.room = (self.room - self.room / 32).max(live + least);
         self.set_budget(self.room - live);
     }
