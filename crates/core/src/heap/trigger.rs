@@ -1,9 +1,10 @@
 //! When to collect: after so many bytes were handed out since the last collection.
 //!
-//! After a collection the heap may grow to `room = max(live + weight * growth %, live + min(weight * 80 %, 6 MiB),
-//! live + nursery, 31/32 of the room before)`, and the budget is what lies between that and what is live. `weight` counts cells that are never scanned by a third: to mark
-//! them costs little, so a heap that is full of them is collected more often for the same price. A heap that was large once uses its room, collecting less
-//! often, and gives it up slowly if it stays unneeded: by half in 22 collections.
+//! After a collection the heap may grow to
+//! `room = live + max(weight * growth %, min(weight * 80 %, 6 MiB), nursery)`, or to 31/32 of the room before if that is more;
+//! the budget is what lies between that and what is live. `weight` counts cells that are never scanned by a third: to mark
+//! them costs little, so a heap that is full of them is collected more often for the same price. A heap that was large once
+//! uses its room, collecting less often, and gives it up slowly if it stays unneeded: by half in 22 collections.
 
 use crate::options::Options;
 use core::sync::atomic::{AtomicUsize, Ordering};
