@@ -163,6 +163,11 @@ fn starts_others(binary: &Path) -> bool {
     })
 }
 
+/// Does the file give its process capabilities? A file system without such attributes says no.
+fn has_capabilities(binary: &Path) -> bool {
+    matches!(xattr::get(binary, "security.capability"), Ok(Some(_)))
+}
+
 /// Whether the loader will take our library for this binary; the answer is whether it must be preloaded.
 fn examine(binary: &Path, ours: Target, force: bool) -> Result<bool, Refusal> {
     let shown = binary.display();
@@ -171,6 +176,7 @@ fn examine(binary: &Path, ours: Target, force: bool) -> Result<bool, Refusal> {
     let set = match (mode & 0o4000 != 0, mode & 0o2010 == 0o2010) {
         (true, _) => Some("set-uid"),
         (_, true) => Some("set-gid"),
+        _ if has_capabilities(binary) => Some("a file with capabilities"),
         _ => None,
     };
     if let Some(set) = set {

@@ -112,6 +112,22 @@ fn refuses_set_uid_and_set_gid() {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "says that it was skipped")]
+fn refuses_files_with_capabilities() {
+    let f = Fixtures::get();
+    let image = fs::read(f.path("program")).unwrap();
+    let program = f.executable("capable", &image, 0o755);
+    // Version 2 of the attribute, with CAP_NET_BIND_SERVICE permitted and effective.
+    let value = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    if let Err(e) = xattr::set(&program, "security.capability", &value) {
+        // Only root may, and not on every file system.
+        println!("skipped: {e}");
+        return;
+    }
+    f.refused(&[program], 126, &["capabilities", "loader"]);
+}
+
+#[test]
 fn refuses_static_foreign_and_damaged_binaries() {
     let f = Fixtures::get();
     fs::write(f.path("static.c"), "int main(void) { return 0; }").unwrap();
