@@ -85,6 +85,8 @@ pub enum HeapError {
     Option(OptionError),
     /// There are [`crate::MAX_KINDS`] kinds already.
     TooManyKinds,
+    /// The system gave a range of addresses above 2^48, which the mark stack cannot hold.
+    TooHigh,
 }
 
 impl fmt::Display for HeapError {
@@ -93,6 +95,7 @@ impl fmt::Display for HeapError {
             Self::Os(e) => write!(f, "{e}"),
             Self::Map(e) => write!(f, "{e}"),
             Self::Option(e) => write!(f, "{e}"),
+            Self::TooHigh => f.write_str("the system gave addresses above 2^48 for the heap"),
             Self::TooManyKinds => f.write_str("there is no room for one more kind of cells"),
         }
     }

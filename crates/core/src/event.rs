@@ -75,6 +75,8 @@ pub struct CollectionStats {
     pub live_bytes: usize,
     /// The part of `live_bytes` that is never scanned.
     pub live_leaf_bytes: usize,
+    /// Words that were scanned as roots, in bytes: stacks, registers, and what the runtime reports.
+    pub root_bytes: usize,
     /// Blocks and large objects in use, and free memory kept for them, after the collection.
     pub heap_bytes: usize,
     /// Given back to the operating system by this collection.

@@ -63,7 +63,7 @@ pub struct Options {
     pub verify: bool,
     /// Collect at every nth allocation; 0: never.
     pub stress: usize,
-    /// Part of the live size that may be allocated between two collections, in percent.
+    /// Part of the live size that a large heap may allocate between two collections, in percent; others in proportion.
     pub growth: usize,
     /// Memory that may always be allocated between two collections, in bytes.
     pub nursery: usize,
@@ -143,19 +143,22 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "growth",
-        default: "62",
+        default: "80",
         unit: "percent, 5 to 1000",
-        meaning: "how much may be allocated between two collections, as a part of what was live",
+        meaning: "how much a large heap may allocate between two collections, as a part of what was live; others in proportion",
         set: |o, v| number(v, 5, 1000).map(|n| o.growth = n),
     },
     Row {
         name: "nursery",
-        default: "1m",
+        default: "384k",
         unit: "bytes, or with k, m, g",
         meaning: "what may always be allocated between two collections",
         set: |o, v| size(v).map(|n| o.nursery = n),
     },
 ];
+
+/// The default of [`Options::growth`].
+pub const DEFAULT_GROWTH: usize = 80;
 
 /// The prefix of environment variables.
 pub const ENV_PREFIX: &str = "HEAPWRIGHT_";
@@ -198,8 +201,8 @@ impl Default for Options {
             workers: 0,
             verify: false,
             stress: 0,
-            growth: 62,
-            nursery: 1 << 20,
+            growth: DEFAULT_GROWTH,
+            nursery: 384 << 10,
         }
     }
 }

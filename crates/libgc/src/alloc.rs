@@ -8,7 +8,7 @@ use crate::state::{BoehmHeap, heap_if_ready};
 use crate::{config, finalize, threads};
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
-use heapwright::alloc::{CLASSES, MAX_SMALL, size_class::class_of};
+use heapwright::alloc::{MAX_SMALL, Small};
 use heapwright::{Address, Cause, Cell, Kind, WildWord};
 
 /// Kinds, by Boehm's numbers.
@@ -31,11 +31,11 @@ fn fast(kind: Kind, bytes: usize) -> *mut c_void {
     if bytes < MAX_SMALL
         && let Some(record) = threads::current()
     {
-        let class = class_of(bytes + extra());
+        let small = Small::of(bytes + extra());
         if let Some(cell) = record
             .runs
-            .run(kind.0 as usize, class)
-            .bump(CLASSES[class].bytes as usize)
+            .run_for(kind.0 as usize, small)
+            .bump(small.bytes())
         {
             return ptr::with_exposed_provenance_mut(cell);
         }

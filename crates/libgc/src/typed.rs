@@ -14,8 +14,7 @@ use crate::{config, state, threads};
 use core::ffi::{c_int, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
-use heapwright::alloc::MAX_SMALL;
-use heapwright::alloc::size_class::{CLASSES, class_of};
+use heapwright::alloc::{MAX_SMALL, Small};
 use heapwright::{Address, Cell, Kind, Visitor, WildWord};
 use heapwright_memory::MappedVec;
 use heapwright_os::real_port;
@@ -167,9 +166,9 @@ pub extern "C-unwind" fn GC_malloc_explicitly_typed(
     if bytes <= MAX_SMALL - WORD
         && let Some(record) = threads::current()
     {
-        let class = class_of(bytes + WORD);
-        let size = CLASSES[class].bytes as usize;
-        if let Some(cell) = record.runs.run(usize::from(TYPED.0), class).bump(size) {
+        let small = Small::of(bytes + WORD);
+        let size = small.bytes();
+        if let Some(cell) = record.runs.run_for(usize::from(TYPED.0), small).bump(size) {
             // SAFETY: the last word of a fresh cell.
             unsafe { Address::new(cell + size - WORD).store(descriptor) };
             return crate::alloc::pointer(cell);

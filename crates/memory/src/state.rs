@@ -515,6 +515,9 @@ mod models {
             self.uncommit(a, n)
         }
         fn name(&self, _: Address, _: usize, _: &'static CStr) {}
+        fn populate(&self, _: Address, _: usize) -> Result<(), OsError> {
+            Ok(())
+        }
         fn huge(&self, _: Address, _: usize, _: bool) -> Result<(), OsError> {
             Ok(())
         }

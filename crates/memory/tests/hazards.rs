@@ -102,6 +102,9 @@ impl Port for Gate {
         self.inner.name(a, n, name);
         self.named.lock().unwrap().push(name);
     }
+    fn populate(&self, a: Address, n: usize) -> Result<(), OsError> {
+        self.inner.populate(a, n)
+    }
     fn huge(&self, a: Address, n: usize, wanted: bool) -> Result<(), OsError> {
         self.inner.huge(a, n, wanted)
     }

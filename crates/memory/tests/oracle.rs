@@ -712,6 +712,9 @@ impl Port for HalfPort {
         self.inner.release(a, n)
     }
     fn name(&self, _: Address, _: usize, _: &'static CStr) {}
+    fn populate(&self, a: Address, n: usize) -> Result<(), OsError> {
+        self.inner.populate(a, n)
+    }
     fn huge(&self, a: Address, n: usize, wanted: bool) -> Result<(), OsError> {
         self.inner.huge(a, n, wanted)
     }

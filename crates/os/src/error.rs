@@ -19,6 +19,8 @@ pub enum Op {
     Protect,
     /// [`crate::Port::release`]
     Release,
+    /// [`crate::Port::populate`]
+    Populate,
     /// [`crate::Port::huge`]
     Huge,
 }
@@ -35,6 +37,7 @@ impl Op {
             Self::Uncommit => "uncommit",
             Self::Protect => "protect",
             Self::Release => "release",
+            Self::Populate => "populate",
             Self::Huge => "advise on huge pages for",
         }
     }

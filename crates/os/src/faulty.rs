@@ -124,6 +124,11 @@ impl Port for FaultyPort {
         self.inner.name(address, bytes, name);
     }
 
+    fn populate(&self, address: Address, bytes: usize) -> Result<(), OsError> {
+        self.gate(Op::Populate, address, bytes)?;
+        self.inner.populate(address, bytes)
+    }
+
     fn huge(&self, address: Address, bytes: usize, wanted: bool) -> Result<(), OsError> {
         self.gate(Op::Huge, address, bytes)?;
         self.inner.huge(address, bytes, wanted)

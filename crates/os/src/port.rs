@@ -63,6 +63,13 @@ pub trait Port: Send + Sync + Debug {
     /// Names a range for those who look at the process's maps, where the system can.
     fn name(&self, address: Address, bytes: usize, name: &'static CStr);
 
+    /// Asks for the memory of a committed range now, in one call instead of a fault for each page. A hint: without it, or if
+    /// it fails, the memory comes when it is touched. Contents are kept.
+    ///
+    /// # Errors
+    /// If the system does not know the call (EINVAL) or has no memory at hand.
+    fn populate(&self, address: Address, bytes: usize) -> Result<(), OsError>;
+
     /// Asks for huge pages in a range, or not to use them.
     ///
     /// # Errors

@@ -192,6 +192,16 @@ impl Port for SystemPort {
         }
     }
 
+    fn populate(&self, address: Address, bytes: usize) -> Result<(), OsError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the contract: the range is committed, and its contents are kept.
+        let result =
+            unsafe { libc::madvise(address.as_mut_ptr(), bytes, libc::MADV_POPULATE_WRITE) };
+        check(result, Op::Populate, address, bytes)
+    }
+
     fn huge(&self, address: Address, bytes: usize, wanted: bool) -> Result<(), OsError> {
         if bytes == 0 {
             return Ok(());
@@ -227,6 +237,10 @@ mod tests {
         unsafe {
             assert_eq!(at.load::<u64>(), 0);
             at.store(7u64);
+        }
+        // Kernels before 5.14 do not know it; contents are kept either way.
+        if let Err(e) = port.populate(at, 2 * page) {
+            assert_eq!((e.op, e.errno), (Op::Populate, libc::EINVAL));
         }
         port.protect(at, 2 * page).unwrap();
         port.commit(at, 4 * page).unwrap();

@@ -4,4 +4,4 @@ pub mod runs;
 pub mod size_class;
 
 pub use runs::{FAST_KINDS, LocalRuns, Run};
-pub use size_class::{BLOCK_BYTES, CLASSES, GRANULE, MAX_SMALL, SizeClass};
+pub use size_class::{BLOCK_BYTES, CLASSES, GRANULE, MAX_SMALL, SizeClass, Small};

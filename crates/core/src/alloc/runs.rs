@@ -8,7 +8,7 @@
 //! The collector never changes a run. It keeps the cells of `[cursor, limit)` alive, so a thread may be stopped between
 //! loading `cursor` and storing it.
 
-use super::size_class::CLASS_COUNT;
+use super::size_class::{CLASS_COUNT, Small};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -109,6 +109,16 @@ impl LocalRuns {
     #[must_use]
     pub fn run(&self, kind: usize, class: usize) -> &Run {
         &self.runs[kind][class]
+    }
+
+    /// The run of a kind below [`FAST_KINDS`] for a request.
+    #[inline(always)]
+    #[must_use]
+    pub fn run_for(&self, kind: usize, small: Small) -> &Run {
+        debug_assert!(small.class() < CLASS_COUNT);
+        // SAFETY: `Small` has no other classes than those below CLASS_COUNT: its table is made of SIZES, and its fields are
+        // private.
+        unsafe { self.runs[kind].get_unchecked(small.class()) }
     }
 
     /// All runs that are not used up: kind, class, and the cells.

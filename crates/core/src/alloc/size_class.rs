@@ -42,7 +42,43 @@ pub struct SizeClass {
 /// The classes by number, from 1; class 0 has no cells.
 pub static CLASSES: [SizeClass; CLASS_COUNT] = classes();
 
-static BY_GRANULES: [u8; MAX_SMALL / GRANULE + 1] = by_granules();
+/// The answer for each number of granules; twice as many as there are, so that a masked index needs no check.
+static BY_GRANULES: [Small; 2 * MAX_SMALL / GRANULE] = by_granules();
+
+/// What the allocation path needs to know of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Small {
+    bytes: u16,
+    class: u8,
+}
+
+impl Small {
+    /// For a request of `bytes`, which is at most [`MAX_SMALL`]. A request of 0 bytes gets the smallest cell.
+    ///
+    /// One load, and no branch.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(bytes: usize) -> Self {
+        debug_assert!(bytes <= MAX_SMALL);
+        // Not `div_ceil`, which also takes care of an overflow that cannot be.
+        BY_GRANULES[((bytes + GRANULE - 1) >> GRANULE.trailing_zeros()) % BY_GRANULES.len()]
+    }
+
+    /// The class.
+    #[inline(always)]
+    #[must_use]
+    pub fn class(self) -> usize {
+        self.class as usize
+    }
+
+    /// Bytes of its cells.
+    #[inline(always)]
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        self.bytes as usize
+    }
+}
 
 const fn classes() -> [SizeClass; CLASS_COUNT] {
     let mut table = [SizeClass {
@@ -67,15 +103,21 @@ const fn classes() -> [SizeClass; CLASS_COUNT] {
     table
 }
 
-const fn by_granules() -> [u8; MAX_SMALL / GRANULE + 1] {
-    let mut table = [1; MAX_SMALL / GRANULE + 1];
+const fn by_granules() -> [Small; 2 * MAX_SMALL / GRANULE] {
+    let mut table = [Small {
+        bytes: 16,
+        class: 1,
+    }; 2 * MAX_SMALL / GRANULE];
     let mut granules = 1;
     let mut class = 0;
-    while granules < table.len() {
+    while granules <= MAX_SMALL / GRANULE {
         if granules * GRANULE > SIZES[class] as usize {
             class += 1;
         }
-        table[granules] = class as u8 + 1;
+        table[granules] = Small {
+            bytes: SIZES[class],
+            class: class as u8 + 1,
+        };
         granules += 1;
     }
     table
@@ -85,8 +127,7 @@ const fn by_granules() -> [u8; MAX_SMALL / GRANULE + 1] {
 #[inline(always)]
 #[must_use]
 pub fn class_of(bytes: usize) -> usize {
-    debug_assert!(bytes <= MAX_SMALL);
-    BY_GRANULES[bytes.div_ceil(GRANULE)] as usize
+    Small::of(bytes).class()
 }
 
 #[cfg(test)]
@@ -98,6 +139,7 @@ mod tests {
         for bytes in 1..=MAX_SMALL {
             let class = &CLASSES[class_of(bytes)];
             let cell = class.bytes as usize;
+            assert_eq!(Small::of(bytes).bytes(), cell);
             assert!(cell >= bytes);
             let rounded = bytes.next_multiple_of(GRANULE);
             assert!((cell - rounded) * 8 <= cell, "{bytes} in {cell}");

@@ -11,7 +11,7 @@ use crate::space::{MarkSweep, Stock};
 use crate::verify;
 use crate::vm::{Closure, Visitor, Vm};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use heapwright_address::ObjectReference;
 use heapwright_os::clock;
 use heapwright_work::{Phase, Pool, Worker};
@@ -124,6 +124,7 @@ impl<V: Vm> Pause<'_, '_, V> {
             let stack = unsafe { c.stacks.stack(0) };
             let mut marker = Marker::<V, false>::new(c.vm, c.space, stack);
             roots(c.vm, c.space, &mut marker);
+            c.stats.root_bytes = marker.ranges();
             marker.drain();
         } else {
             let phase = ClosurePhase {
@@ -131,11 +132,13 @@ impl<V: Vm> Pause<'_, '_, V> {
                 space: c.space,
                 stacks: c.stacks,
                 lost: AtomicBool::new(false),
+                root_bytes: AtomicUsize::new(0),
             };
             // A phase fails only if the runtime panicked in a scan on some worker, whose objects are gone then: mark on, alone,
             // from the roots and from all that is marked.
             let failed = c.pool.run(&phase).is_err();
             lost = phase.lost.into_inner() || failed;
+            c.stats.root_bytes = phase.root_bytes.into_inner();
             if failed {
                 // SAFETY: the phase has ended.
                 let stack = unsafe { c.stacks.stack(0) };
@@ -208,6 +211,7 @@ struct ClosurePhase<'a, V: Vm> {
     space: &'a MarkSweep,
     stacks: &'a MarkStacks,
     lost: AtomicBool,
+    root_bytes: AtomicUsize,
 }
 
 impl<V: Vm> Phase for ClosurePhase<'_, V> {
@@ -217,6 +221,7 @@ impl<V: Vm> Phase for ClosurePhase<'_, V> {
         let mut marker = Marker::<V, true>::new(self.vm, self.space, stack);
         if worker.index() == 0 {
             roots(self.vm, self.space, &mut marker);
+            self.root_bytes.store(marker.ranges(), Ordering::Relaxed);
         }
         marker.run(Some(worker));
         while let Some(object) = worker.next() {

@@ -50,28 +50,26 @@ const PIECE: usize = MOST_WORDS * size_of::<usize>();
 /// Words of the largest cell in a block.
 const MOST_WORDS: usize = MAX_SMALL / size_of::<usize>();
 
-/// A marked object that waits to be scanned: the start of the cell (bits 0 to 47), and of its block's state what
-/// [`Entry::upper`] gives (bits 48 to 63), so that scanning need not look the block up again.
+/// A marked object that waits to be scanned: the start of the cell, shifted left by 16, and below it what [`Entry::upper`]
+/// gives of its block's state, so that scanning need not look the block up again. (Addresses have 48 bits.)
 #[derive(Clone, Copy, Debug)]
 struct Grey(usize);
 
 impl Grey {
-    const START: usize = (1 << 48) - 1;
-
     #[inline(always)]
     const fn new(start: usize, entry: Entry) -> Self {
-        Self(start | entry.upper() << 48)
+        Self(start << 16 | entry.upper())
     }
 
     #[inline(always)]
     const fn start(self) -> usize {
-        self.0 & Self::START
+        self.0 >> 16
     }
 
     /// Bytes to scan word by word; 0 if the runtime is to be asked.
     #[inline(always)]
     const fn words_bytes(self) -> usize {
-        Entry::words_bytes(self.0 >> 48)
+        Entry::words_bytes(self.0)
     }
 }
 
@@ -303,6 +301,8 @@ pub struct Marker<'a, V: Vm, const SHARED: bool> {
     objects: Queue<Grey, OBJECTS>,
     next_object: usize,
     waiting_objects: usize,
+    /// Bytes of the ranges that the runtime reported.
+    ranges: usize,
     lost: bool,
 }
 
@@ -331,8 +331,15 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
             objects: Queue([Grey(0); OBJECTS]),
             next_object: 0,
             waiting_objects: 0,
+            ranges: 0,
             lost: false,
         }
+    }
+
+    /// Bytes of the ranges that the runtime reported to this marker: after the roots, what those have.
+    #[must_use]
+    pub fn ranges(&self) -> usize {
+        self.ranges
     }
 
     /// A marked object was lost because the stack could not grow.
@@ -385,6 +392,7 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
     unsafe fn range<const RULE: u8>(&mut self, start: Address, end: Address, tags: u32) {
         let mut at = start.as_usize().next_multiple_of(size_of::<usize>());
         let end = end.as_usize() & !(size_of::<usize>() - 1);
+        self.ranges += end.saturating_sub(at);
         while at < end {
             let piece_end = end.min(at + PIECE);
             if self
@@ -497,7 +505,7 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
                 let object = Grey(unsafe { hot.objects.add(hot.len).read() });
                 prefetch(object.start());
                 // Two objects in three cross a line, and the next one of a longer object is not always foreseen.
-                prefetch(object.start() + object.words_bytes().wrapping_sub(8).min(64));
+                prefetch(object.start() + 56);
                 let oldest = core::mem::replace(&mut queue.0[next_object % OBJECTS], object);
                 next_object = next_object.wrapping_add(1);
                 if waiting != OBJECTS {

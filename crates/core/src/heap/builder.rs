@@ -17,6 +17,8 @@ use heapwright_os::{Port, RawLock, Reservation, limits, real_port};
 use heapwright_work::{Config, Pool};
 use std::sync::Arc;
 
+/// The mark stack keeps 16 bits of other things with each address. No system hands out higher ones unless asked for them.
+const MOST_ADDRESS: usize = 1 << 48;
 /// The smallest range that a heap reserves.
 const SMALLEST_RANGE: usize = 64 << 20;
 /// The largest: more than any machine's memory that this decade's collectors serve.
@@ -90,6 +92,9 @@ impl Builder {
         } = self;
         let port = port.unwrap_or_else(real_port);
         let range = reserve_range(&port, options.max)?;
+        if range.end().as_usize() > MOST_ADDRESS {
+            return Err(HeapError::TooHigh);
+        }
         let (base, bytes) = (range.start(), range.bytes());
         port.name(base, bytes, c"heapwright heap");
         let side = SideLayout::new()

@@ -6,7 +6,7 @@ mod trigger;
 pub use builder::Builder;
 
 use crate::alloc::size_class::{CLASS_COUNT, class_of};
-use crate::alloc::{BLOCK_BYTES, CLASSES, FAST_KINDS, LocalRuns, MAX_SMALL, Run};
+use crate::alloc::{BLOCK_BYTES, CLASSES, FAST_KINDS, LocalRuns, MAX_SMALL, Run, Small};
 use crate::collect::Collector;
 use crate::collect::cycle::MarkStacks;
 use crate::error::{AllocError, FreeError, HeapError};
@@ -140,11 +140,8 @@ impl<V: Vm> Heap<V> {
     #[inline(always)]
     pub fn alloc(&self, runs: &LocalRuns, kind: Kind, bytes: usize) -> Result<Address, AllocError> {
         if bytes <= MAX_SMALL && (kind.0 as usize) < FAST_KINDS {
-            let class = class_of(bytes);
-            if let Some(cell) = runs
-                .run(kind.0 as usize, class)
-                .bump(CLASSES[class].bytes as usize)
-            {
+            let small = Small::of(bytes);
+            if let Some(cell) = runs.run_for(kind.0 as usize, small).bump(small.bytes()) {
                 return Ok(Address::new(cell));
             }
         }
@@ -555,9 +552,7 @@ impl<V: Vm> Heap<V> {
         };
         plan::collect(self.options.plan, &mut collector);
         stats = collector.stats;
-        locked
-            .trigger
-            .collected(stats.live_bytes, stats.live_leaf_bytes);
+        locked.trigger.collected(&stats);
         self.live.store(stats.live_bytes, Ordering::Relaxed);
         if surplus > 0 {
             let idle = locked.stock.pages().idle_pages() * PAGE;

@@ -1,18 +1,47 @@
 //! When to collect: after so many bytes were handed out since the last collection.
 //!
-//! After a collection the heap may grow to
-//! `room = live + max(weight * growth %, min(weight * 80 %, 6 MiB), nursery)`, or to 31/32 of the room before if that is more;
-//! the budget is what lies between that and what is live. `weight` counts cells that are never scanned by a third: to mark
-//! them costs little, so a heap that is full of them is collected more often for the same price. A heap that was large once
-//! uses its room, collecting less often, and gives it up slowly if it stays unneeded: by half in 22 collections.
+//! What a collection costs is its *weight*: the bytes that live and are scanned, an eighth of those that are never scanned,
+//! and half of the roots. After a collection the heap gets *room*: what lives, and
+//!
+//! - a quarter of the weight for a tiny heap, where each MiB is felt;
+//! - twice what the weight has above 3 MiB for a small one: it is little beside the process, and collections are many;
+//! - 11 MiB for a middling one, until that is less than
+//! - 80 % of what the weight has above 8 MiB;
+//!
+//! each of them times the option `growth` divided by its default, and at least the nursery.
+//! The budget is what lies between the room and what is live.
+//!
+//! Room that a heap once had it keeps for a while: the peak is paid for, and to collect less often than one has to is what
+//! saves most. It decays with time, by a half in 20 s, and what exceeds three times the live size and 16 MiB is halved by each
+//! collection. (Counted in collections, not in seconds, programs that collect a hundred times in a second lost it at once, and
+//! spent up to twice the time.)
 
-use crate::options::Options;
+use crate::event::CollectionStats;
+use crate::options::{DEFAULT_GROWTH, Options};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// How many collections the memory of idle pages is watched over before it is returned.
 const WATCHED: usize = 4;
-/// A heap may grow by four fifths while that is less than this: in bytes it is little.
-const SMALL: usize = 6 << 20;
+/// A small heap's room grows by twice what its weight has above this.
+const SMALL_FROM: usize = 3 << 20;
+/// What a middling one's grows by.
+const MIDDLING: usize = 11 << 20;
+/// A large one's grows by a part of what its weight has above this.
+const LARGE_FROM: usize = 8 << 20;
+/// What a program may allocate before its first collection, unless an option says it.
+const FIRST: usize = 1 << 20;
+/// In this time, in nanoseconds, room would decay to nothing if it decayed as fast as at first.
+const DECAY_NS: u64 = 30_000_000_000;
+/// Room up to so much, beside three times what lives, decays by time only.
+const SLACK: usize = 16 << 20;
+
+/// By how much the room of a heap of some weight exceeds what lives.
+fn growth(weight: usize) -> usize {
+    (weight.saturating_sub(LARGE_FROM) / 100 * DEFAULT_GROWTH)
+        .max(MIDDLING)
+        .min(weight.saturating_sub(SMALL_FROM).saturating_mul(2))
+        .max(weight / 4)
+}
 
 /// A heap's trigger.
 #[derive(Debug)]
@@ -21,6 +50,8 @@ pub(super) struct Trigger {
     growth: usize,
     nursery: usize,
     room: usize,
+    /// When the last collection ended, on the monotonic clock.
+    last_ns: u64,
     /// Idle bytes at the start of the last collections: what none of these cycles needed.
     unneeded: [usize; WATCHED],
     at: usize,
@@ -29,7 +60,7 @@ pub(super) struct Trigger {
 impl Trigger {
     pub(super) fn new(options: &Options) -> Self {
         let first = if options.heap == 0 {
-            options.nursery
+            options.nursery.max(FIRST)
         } else {
             options.heap
         };
@@ -38,6 +69,7 @@ impl Trigger {
             growth: options.growth,
             nursery: options.nursery,
             room: 0,
+            last_ns: 0,
             unneeded: [0; WATCHED],
             at: 0,
         }
@@ -54,12 +86,18 @@ impl Trigger {
     }
 
     /// After a collection: the next budget.
-    pub(super) fn collected(&mut self, live: usize, leaf: usize) {
-        let weight = live.saturating_sub(leaf) + leaf / 3;
-        let least = (weight / 100 * self.growth)
-            .max((weight / 5 * 4).min(SMALL))
-            .max(self.nursery);
-        self.room = (self.room - self.room / 32).max(live + least);
+    pub(super) fn collected(&mut self, stats: &CollectionStats) {
+        let (live, leaf) = (stats.live_bytes, stats.live_leaf_bytes);
+        let weight = live.saturating_sub(leaf) + leaf / 8 + stats.root_bytes / 2;
+        let least = (growth(weight) / DEFAULT_GROWTH * self.growth).max(self.nursery);
+        let now = stats.start_ns + stats.pause_ns;
+        let time = now.saturating_sub(self.last_ns).min(DECAY_NS / 2);
+        self.last_ns = now;
+        let kept =
+            self.room - (self.room as u128 * u128::from(time) / u128::from(DECAY_NS)) as usize;
+        let most = live.saturating_mul(3).saturating_add(SLACK);
+        let kept = kept - kept.saturating_sub(most) / 2;
+        self.room = kept.max(live.saturating_add(least));
         self.set_budget(self.room - live);
     }
 
@@ -84,21 +122,74 @@ impl Trigger {
 mod tests {
     use super::*;
 
+    const SECOND: u64 = 1_000_000_000;
+
+    fn stats(live: usize, second: u64) -> CollectionStats {
+        CollectionStats {
+            live_bytes: live,
+            start_ns: second * SECOND,
+            ..CollectionStats::default()
+        }
+    }
+
+    fn trigger(growth: usize, nursery: usize) -> Trigger {
+        Trigger::new(&Options {
+            growth,
+            nursery,
+            ..Options::default()
+        })
+    }
+
     #[test]
     fn the_budget_follows_the_live_size_above_the_nursery() {
-        let mut t = Trigger::new(&Options {
-            growth: 50,
-            nursery: 1 << 20,
-            ..Options::default()
+        let budget = |growth, nursery, live| {
+            let mut t = trigger(growth, nursery);
+            assert_eq!(t.budget(), nursery.max(FIRST));
+            t.collected(&stats(live, 1));
+            t.budget()
+        };
+        let close = |a: usize, b: usize| a.abs_diff(b) < 1000;
+        assert_eq!(budget(80, 64 << 10, 100 << 10), 64 << 10);
+        assert!(close(budget(80, 64 << 10, 2 << 20), 1 << 19));
+        assert!(close(budget(80, 64 << 10, 6 << 20), 6 << 20));
+        assert!(close(budget(80, 64 << 10, 16 << 20), 11 << 20));
+        assert!(close(budget(80, 64 << 10, 108 << 20), 80 << 20));
+        assert!(close(budget(40, 64 << 10, 108 << 20), 40 << 20));
+        assert!(close(budget(160, 64 << 10, 16 << 20), 22 << 20));
+        assert_eq!(budget(80, 3 << 20, 2 << 20), 3 << 20);
+    }
+
+    #[test]
+    fn what_is_never_scanned_weighs_an_eighth_and_roots_a_half() {
+        let mut t = trigger(80, 1 << 20);
+        t.collected(&CollectionStats {
+            live_leaf_bytes: 80 << 20,
+            root_bytes: 136 << 20,
+            ..stats(110 << 20, 1)
         });
-        assert_eq!(t.budget(), 1 << 20);
-        t.collected(100 << 20, 0);
-        assert_eq!(t.budget(), (100 << 20) / 100 * 50);
-        // Room that was there is used, and given up slowly.
-        t.collected(1000, 0);
-        assert!(t.budget() > 140 << 20);
-        for _ in 0..400 {
-            t.collected(1000, 0);
+        assert!(t.budget().abs_diff(80 << 20) < 1000);
+    }
+
+    #[test]
+    fn room_is_kept_for_a_while_and_most_of_a_lost_peak_is_not() {
+        let mut t = trigger(80, 1 << 20);
+        t.collected(&stats(108 << 20, 1));
+        // A hundred collections in no time take nothing.
+        for _ in 0..100 {
+            t.collected(&stats(68 << 20, 1));
+        }
+        assert!(t.budget() > 119 << 20);
+        // Half a minute takes half; what the live size asks for stays.
+        t.collected(&stats(68 << 20, 31));
+        assert!(t.budget().abs_diff(48 << 20) < 1000);
+        // Nothing lives any more: all but a little goes in a few collections,
+        for _ in 0..12 {
+            t.collected(&stats(1000, 31));
+        }
+        assert!(t.budget() < 17 << 20);
+        // and the rest with time.
+        for minute in 1..20 {
+            t.collected(&stats(1000, 31 + minute * 60));
         }
         assert_eq!(t.budget(), 1 << 20);
     }

@@ -20,6 +20,9 @@ pub const CHUNK: usize = 4 << 20;
 const PAGES_IN_WORD: usize = 64;
 const WORDS_IN_CHUNK: usize = CHUNK / PAGE / PAGES_IN_WORD;
 const PAGES_IN_BLOCK: usize = BLOCK_BYTES / PAGE;
+/// From this many pages in use on (16 MiB), a block that has no memory gets all of it at once: a fault costs more than the
+/// page. A smaller heap has blocks of many classes of which only the first page is ever touched.
+const POPULATE_FROM: usize = 4096;
 
 /// Pages that were taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub struct Pages {
     block_hint: usize,
     /// No word below this has a free page.
     page_hint: usize,
+    /// The system knows how to populate, and did so far.
+    populates: bool,
 }
 
 impl Pages {
@@ -77,6 +82,7 @@ impl Pages {
             clean_pages: 0,
             block_hint: 0,
             page_hint: 0,
+            populates: true,
         })
     }
 
@@ -114,7 +120,11 @@ impl Pages {
             for (index, word) in words.iter().enumerate().skip(self.block_hint) {
                 if let Some(byte) = full_byte(*word) {
                     self.block_hint = index;
-                    return Ok(self.take_at(index * PAGES_IN_WORD + byte * 8, PAGES_IN_BLOCK));
+                    let taken = self.take_at(index * PAGES_IN_WORD + byte * 8, PAGES_IN_BLOCK);
+                    if self.populates && taken.clean && self.used_pages() > POPULATE_FROM {
+                        self.populates = self.port.populate(taken.start, BLOCK_BYTES).is_ok();
+                    }
+                    return Ok(taken);
                 }
             }
             self.block_hint = words.len();

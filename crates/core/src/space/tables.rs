@@ -35,18 +35,21 @@ impl Entry {
     const EXHAUSTED: u32 = 1 << 17;
     const CLEAN: u32 = 1 << 18;
     const LEAF: u32 = 1 << 19;
-    const WORDS: u32 = 1 << 20;
-    /// Where a cell's size stands, in granules: the highest nine bits.
-    const GRANULES: u32 = 23;
+    /// Where the size of cells stands whose every word is to be reported, in granules: bits 20 to 28. Without the lowest 16
+    /// bits, and without the flags, it reads as bytes.
+    const GRANULES: u32 = 20;
 
     /// A block for cells of a class and kind that is owned by whoever takes cells from it.
     #[must_use]
     pub const fn owned(class: usize, kind: u8, traits: KindTraits, clean: bool) -> Self {
         let flags = Self::OWNED
             | if traits.leaf { Self::LEAF } else { 0 }
-            | if traits.conservative { Self::WORDS } else { 0 }
             | if clean { Self::CLEAN } else { 0 };
-        let granules = CLASSES[class].bytes / GRANULE as u32;
+        let granules = if traits.conservative && !traits.leaf {
+            CLASSES[class].bytes / GRANULE as u32
+        } else {
+            0
+        };
         Self(class as u32 | (kind as u32) << 8 | flags | granules << Self::GRANULES)
     }
 
@@ -83,13 +86,10 @@ impl Entry {
         (self.0 >> 16) as usize
     }
 
-    /// Bytes of a cell if all of its words are to be reported, of what [`Entry::upper`] gave; else 0.
+    /// Bytes of a cell if all of its words are to be reported, of what [`Entry::upper`] gave (higher bits do not matter); else 0.
     #[inline(always)]
     pub(crate) const fn words_bytes(upper: usize) -> usize {
-        if upper & (Self::WORDS >> 16) as usize == 0 {
-            return 0;
-        }
-        upper >> (Self::GRANULES - 16) << 4
+        upper & 0x1ff0
     }
 
     /// A run's owner takes cells from it.
