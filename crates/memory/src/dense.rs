@@ -34,9 +34,10 @@ impl DenseMapper {
         }
         let chunks = bytes >> Chunk::LOG_BYTES;
         let mut states = MappedVec::new(Arc::clone(&port), chunks, c"heapwright chunk states")?;
-        for _ in 0..chunks {
-            states.push(StateByte(0))?;
-        }
+        states.reserve(chunks)?;
+        // SAFETY: memory that was committed for the first time reads zero, which is a state: unmapped. Nothing is written, so
+        // that only pages with states in use cost memory.
+        unsafe { states.set_len(chunks) };
         Ok(Self {
             log_page: port.page_size().trailing_zeros(),
             port,

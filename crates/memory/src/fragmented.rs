@@ -9,9 +9,9 @@ use std::sync::Arc;
 const LOG_SLAB: u32 = 30;
 const CHUNKS_IN_SLAB: usize = 1 << (LOG_SLAB - Chunk::LOG_BYTES);
 /// Logarithm of the first table's size.
-const LOG_FIRST_TABLE: u32 = 7;
-/// A slab's number has at most 5 digits of that width, which [`fold`] relies on.
-const _: () = assert!((usize::BITS - LOG_SLAB).div_ceil(LOG_FIRST_TABLE) <= 5);
+const LOG_FIRST_TABLE: u32 = 9;
+/// A slab's number has at most 4 digits of that width, which [`fold`] relies on.
+const _: () = assert!((usize::BITS - LOG_SLAB).div_ceil(LOG_FIRST_TABLE) <= 4);
 /// A table grows when it is fuller than this part.
 const FULL_NUMERATOR: usize = 1;
 const FULL_DENOMINATOR: usize = 2;
@@ -40,8 +40,7 @@ pub fn slab_hash(address: Address, log_table: u32) -> usize {
 fn fold(slab: usize, log_table: u32) -> usize {
     let two = slab ^ slab.unbounded_shr(log_table);
     let four = two ^ two.unbounded_shr(2 * log_table);
-    let five = four ^ slab.unbounded_shr(4 * log_table);
-    five & ((1 << log_table) - 1)
+    four & ((1 << log_table) - 1)
 }
 
 type Slab = [ChunkState; CHUNKS_IN_SLAB];
@@ -77,28 +76,6 @@ impl Table {
         let places = Address::new(self.0 - self.log() as usize).as_ptr::<Place>();
         // SAFETY: a table has `1 << log` places, in memory that lives as long as the mapper.
         unsafe { &*places.add(index) }
-    }
-
-    /// The slab, if there is one. Nearly always it is at home in a table of the first size, whose hash is made of
-    /// constants; all else is out of line.
-    #[inline(always)]
-    fn find(self, slab: usize) -> Option<*mut Slab> {
-        if self.log() == LOG_FIRST_TABLE {
-            let home = self.place(fold(slab, LOG_FIRST_TABLE));
-            match home.key.load(Ordering::Acquire) {
-                0 => None,
-                key if key == slab + 1 => Some(home.slab.load(Ordering::Relaxed)),
-                _ => self.find_far(slab),
-            }
-        } else {
-            self.find_far(slab)
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn find_far(self, slab: usize) -> Option<*mut Slab> {
-        self.probe(slab).ok()
     }
 
     /// The slab, or the number of the place where it would be. The step differs from slab to slab, and reaches every place
@@ -175,6 +152,8 @@ pub struct FragmentedMapper {
     port: Arc<dyn Port>,
     addresses: Addresses,
     log_page: u32,
+    /// The places of the first table. What is in them stays true when there are larger tables.
+    first: *const Place,
     /// A [`Table`]. Those that were before stay in the arena, since readers may still be in them.
     current: AtomicUsize,
     lock: RawLock,
@@ -200,7 +179,7 @@ impl FragmentedMapper {
     /// A mapper that knows of nothing.
     ///
     /// # Errors
-    /// If the system has no memory for the first table (2 KiB).
+    /// If the system has no memory for the first table (8 KiB, of which a page is touched).
     pub fn new(port: Arc<dyn Port>, addresses: Addresses) -> Result<Self, MapError> {
         let memory = Reservation::new(Arc::clone(&port), ARENA_BYTES, 4096)?;
         port.name(memory.start(), memory.bytes(), c"heapwright slabs");
@@ -217,6 +196,7 @@ impl FragmentedMapper {
             log_page: port.page_size().trailing_zeros(),
             port,
             addresses,
+            first: table.place(0),
             current: AtomicUsize::new(table.0),
             lock: RawLock::new(),
             writers: core::cell::UnsafeCell::new(writers),
@@ -249,10 +229,32 @@ impl FragmentedMapper {
         Table(self.current.load(Ordering::Acquire))
     }
 
+    /// The slab, if there is one. Nearly always it is at home in the first table, whose hash is made of constants and whose
+    /// address needs no synchronisation; all else is out of line.
     #[inline(always)]
     fn slab(&self, number: usize) -> Option<&Slab> {
-        // SAFETY: a slab lives as long as the mapper, and is made of atomics.
-        self.table().find(number).map(|slab| unsafe { &*slab })
+        // SAFETY: the first table has so many places, and lives as long as the mapper.
+        let home = unsafe { &*self.first.add(fold(number, LOG_FIRST_TABLE)) };
+        let key = home.key.load(Ordering::Acquire);
+        if key == number + 1 {
+            // SAFETY: a slab lives as long as the mapper, and is made of atomics.
+            return Some(unsafe { &*home.slab.load(Ordering::Relaxed) });
+        }
+        // A table that has a successor gets no new slabs.
+        if key == 0 && self.table().log() == LOG_FIRST_TABLE {
+            return None;
+        }
+        self.slab_elsewhere(number)
+    }
+
+    /// As `slab`, for one that is not at home in the first table.
+    #[inline(never)]
+    fn slab_elsewhere(&self, number: usize) -> Option<&Slab> {
+        // SAFETY: as in `slab`.
+        self.table()
+            .probe(number)
+            .ok()
+            .map(|slab| unsafe { &*slab })
     }
 
     fn make_table(writers: &mut Writers, log: u32) -> Result<Table, MapError> {
