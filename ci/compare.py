@@ -2,8 +2,9 @@
 """Programs on the system's libgc and on ours, side by side in one run.
 
 Each program runs on both libraries in turn; the table has medians of CPU time (user + system), of wall time, of peak
-resident memory and of pauses, and the ratios ours / stock. Needs guile, crystal, a C compiler and the system's libgc; builds
-nothing of ours: cargo build --release first.
+resident memory and of pauses, and the ratios ours / stock. Below it, what an empty collection takes, and what the front end
+adds to the start of a program. Needs guile, crystal, a C compiler and the system's libgc with its headers; builds nothing of
+ours: cargo build --release first.
 """
 import argparse, json, os, re, shutil, statistics, subprocess, sys, tempfile
 
@@ -38,6 +39,47 @@ int main(int count, char **words) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 """
+
+
+# Collects as often as its argument says, with nothing in the heap.
+EMPTY = r"""
+#include <gc.h>
+#include <stdlib.h>
+int main(int count, char **words) {
+  GC_INIT();
+  for (int n = count > 1 ? atoi(words[1]) : 0; n > 0; n--) GC_gcollect();
+}
+"""
+
+
+def small_things(lib, work):
+    """Milliseconds: the median pause of an empty collection, stock and ours; what the front end adds to a program's start."""
+    empty = compile_c(EMPTY, "empty", work, "-lgc")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("HEAPWRIGHT_", "GC_"))}
+    run([empty, "1000"], dict(env, GC_PRINT_STATS="1"), work)
+    pauses = {"stock": statistics.median(stock_pauses(work))}
+    stats = os.path.join(work, "stats-empty")
+    os.mkdir(stats)
+    run([empty, "1000"], dict(env, LD_LIBRARY_PATH=work, HEAPWRIGHT_STATS_DIR=stats), work)
+    made = [json.load(open(os.path.join(stats, f))) for f in os.listdir(stats)]
+    pauses["ours"] = made[0]["pause_ns"]["p50"] / 1e6
+    front = os.path.join(os.path.dirname(os.path.abspath(lib)), "heapwright")
+    if not os.path.exists(front):
+        return pauses, None
+    added = []
+    for _ in range(50):
+        bare = run([empty], dict(env, LD_LIBRARY_PATH=work), work)[1]
+        added.append((run([front, "run", "--", empty], env, work)[1] - bare) * 1e3)
+    return pauses, statistics.median(added)
+
+
+def compile_c(text, name, work, *flags):
+    """The path of the program."""
+    source, out = os.path.join(work, name + ".c"), os.path.join(work, name)
+    with open(source, "w") as f:
+        f.write(text)
+    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-o", out, source, *flags], check=True)
+    return out
 
 
 def programs(work):
@@ -93,10 +135,7 @@ def main():
     try:
         os.symlink(os.path.abspath(options.lib), os.path.join(work, "libgc.so.1"))
         stats = os.path.join(work, "stats")
-        source = os.path.join(work, "launch.c")
-        with open(source, "w") as f:
-            f.write(LAUNCHER)
-        subprocess.run([os.environ.get("CC", "cc"), "-O1", "-o", os.path.join(work, "launch"), source], check=True)
+        compile_c(LAUNCHER, "launch", work)
         rows = []
         for name, command in programs(work).items():
             if options.only not in name:
@@ -150,6 +189,12 @@ def main():
                 m["peak_mb"]["stock"], m["peak_mb"]["ours"], ratio["peak_mb"], pause["stock"], pause["ours"]))
         if ratios:
             print(f"\nGeometric mean of the CPU ratios: {statistics.geometric_mean(ratios):.2f}; medians of {options.runs} runs, interleaved.")
+        if not options.only:
+            empty, added = small_things(options.lib, work)
+            print(f"Median pause of an empty collection: {empty['stock']:.3f} ms stock, {empty['ours']:.3f} ms ours.")
+            if added is not None:
+                print(f"The front end adds {added:.1f} ms to the start of a program (median of 50).")
+            rows.append({"empty_collection_ms": empty, "front_end_ms": added})
         if options.json:
             with open(options.json, "w") as f:
                 json.dump(rows, f, indent=1)
