@@ -504,7 +504,7 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
                 // SAFETY: it was below the length.
                 let object = Grey(unsafe { hot.objects.add(hot.len).read() });
                 prefetch(object.start());
-                // Two objects in three cross a line, and the next one of a longer object is not always foreseen.
+                // Many objects cross a line, and the next one of a longer object is not always foreseen.
                 prefetch(object.start() + 56);
                 let oldest = core::mem::replace(&mut queue.0[next_object % OBJECTS], object);
                 next_object = next_object.wrapping_add(1);

@@ -14,7 +14,7 @@
 //! Room that a heap once had it keeps for a while: the peak is paid for, and to collect less often than one has to is what
 //! saves most. It decays with time, by a half in 20 s, and what exceeds three times the live size and 16 MiB is halved by each
 //! collection. (Counted in collections, not in seconds, programs that collect a hundred times in a second lost it at once, and
-//! spent up to twice the time.)
+//! took up to 1.8 times as long.)
 
 use crate::event::CollectionStats;
 use crate::options::{DEFAULT_GROWTH, Options};
