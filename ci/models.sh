@@ -5,3 +5,4 @@ cd "$(dirname "$0")/.."
 export RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom"
 cargo test --release -p heapwright-work --lib
 cargo test --release -p heapwright-memory --lib
+cargo test --release -p heapwright --lib

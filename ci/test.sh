@@ -2,7 +2,7 @@
 # The one test command: installs what client tests need when it may, then runs every check.
 #
 #   ci/test.sh            everything
-#   ci/test.sh --quick    without model checking and without the client programs
+#   ci/test.sh --quick    without model checking, seeded bugs and client programs
 #
 # Closes with a line "N passed, N failed" and exits non-zero if anything failed.
 set -uo pipefail
@@ -40,6 +40,7 @@ step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-d
 step "benchmarks compile and run" cargo bench --workspace --bench '*' -- --test
 if [ "$quick" = 0 ]; then
   step "model checking" bash ci/models.sh
+  step "seeded bugs" bash ci/bugs.sh
   step "client programs" bash ci/clients.sh
 fi
 

@@ -1,5 +1,7 @@
 //! The command line.
 
+use crate::bench::args::{Bench, Child};
+use crate::bench::child::SUBCOMMAND;
 use crate::refusal::Refusal;
 use clap::{Args, Parser, Subcommand};
 use heapwright::Options;
@@ -14,7 +16,10 @@ Examples:
   heapwright run --max 512m -- guile big.scm     no more than 512 MiB of heap
   heapwright run --verify --stress 1000 -- ./program
                                                  a collection at every 1000th allocation, each checked
-  heapwright options                             every option of a heap, with its default";
+  heapwright options                             every option of a heap, with its default
+  heapwright plans                               what plans there are and what they can do
+  heapwright bench                               a tour: five workloads on all plans, in two minutes
+  heapwright bench graph --heap 2x,4x            one workload, with less and with more room";
 
 const RUN_EXAMPLES: &str = "\
 Every option can also be given in the environment: HEAPWRIGHT_PLAN, HEAPWRIGHT_MAX and so on (`heapwright options`
@@ -30,7 +35,7 @@ Examples:
   heapwright run --log=gc.log --plan marksweep -- crystal build app.cr
   heapwright run --option growth=50 --verify -- ./program";
 
-/// Runs programs that use the Boehm collector (libgc) on a Heapwright heap, unmodified.
+/// Runs programs that use the Boehm collector (libgc) on a Heapwright heap, unmodified, and measures its plans.
 #[derive(Parser, Debug)]
 #[command(name = "heapwright", version, after_help = EXAMPLES, max_term_width = 110)]
 pub(crate) struct Command {
@@ -44,11 +49,18 @@ pub(crate) enum Action {
     Run(Run),
     /// List the options of a heap: name, default, unit, meaning
     Options(List),
+    /// List the plans: name, abilities, meaning
+    Plans(List),
+    /// Measure plans with workloads: time, pauses, memory
+    Bench(Bench),
+    /// One run of `bench`
+    #[command(name = SUBCOMMAND, hide = true)]
+    BenchChild(Child),
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct List {
-    /// Print the table as JSON
+    /// Print it as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -134,6 +146,9 @@ impl Run {
                 .set(name, value)
                 .map_err(|e| Refusal::usage(e.to_string()))?;
         }
+        checked
+            .check_for_words()
+            .map_err(|e| Refusal::usage(e.to_string()))?;
         Ok(given
             .into_iter()
             .map(|(n, v)| (n.to_owned(), v.to_owned()))
@@ -165,7 +180,7 @@ mod tests {
             .chain(line.split_whitespace());
         match Command::try_parse_from(words).unwrap().action {
             Action::Run(run) => run,
-            Action::Options(_) => unreachable!(),
+            _ => unreachable!(),
         }
     }
 
@@ -201,6 +216,7 @@ mod tests {
         assert_eq!(given, wanted.map(|(n, v)| (n.to_owned(), v.to_owned())));
         for (line, word) in [
             ("--plan best guile", "marksweep"),
+            ("--plan immix guile", "there are: nogc, marksweep"),
             ("--max much guile", "64k"),
             ("--workers 0 guile", "1 to 64"),
             ("-o x=1 guile", "workers"),

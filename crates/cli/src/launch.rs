@@ -53,10 +53,14 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode, Refusal> {
 fn check_environment() -> Result<(), Refusal> {
     let ours = env::vars_os().filter(|(k, _)| k.to_string_lossy().starts_with(ENV_PREFIX));
     let text = |s: OsString| s.to_string_lossy().into_owned();
-    match Options::from_vars_lenient(ours.map(|(k, v)| (text(k), text(v)))) {
-        (_, Some(error)) => Err(Refusal::usage(format!("in the environment: {error}"))),
-        (_, None) => Ok(()),
-    }
+    let checked = match Options::from_vars_lenient(ours.map(|(k, v)| (text(k), text(v)))) {
+        (_, Some(error)) => Err(error),
+        (options, None) => options.check_for_words().map_err(|mut e| {
+            e.name = format!("{ENV_PREFIX}PLAN");
+            e
+        }),
+    };
+    checked.map_err(|error| Refusal::usage(format!("in the environment: {error}")))
 }
 
 /// Puts our directory in front of the loader's list, and our library before all others where the list comes too late.

@@ -1,16 +1,21 @@
-//! The `heapwright` command: runs a program that uses libgc on a Heapwright heap.
+//! The `heapwright` command: runs a program that uses libgc on a Heapwright heap, and measures plans.
 //!
 //! `heapwright run` examines the program (`program`, which reads ELF files with `elf` and looks for libraries as the
 //! loader does with `loader`), finds our library (`library`), and either becomes the program or starts it and waits
 //! (`launch`, `signals`); `summary` says at the end what the heap did.
+//!
+//! `heapwright bench` runs workloads on plans (`bench`), each run in a process of its own.
 
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod elf;
 mod launch;
 mod library;
 mod loader;
+mod output;
+mod plans;
 mod program;
 mod refusal;
 mod signals;
@@ -26,6 +31,9 @@ fn main() -> ExitCode {
     let done = match args::Command::parse().action {
         args::Action::Run(run) => launch::run(&run),
         args::Action::Options(list) => table::print(&list),
+        args::Action::Plans(list) => plans::print(&list),
+        args::Action::Bench(bench) => bench::run(&bench),
+        args::Action::BenchChild(child) => bench::child::run(&child),
     };
     done.unwrap_or_else(|refusal| complain(&refusal))
 }

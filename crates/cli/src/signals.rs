@@ -92,7 +92,7 @@ fn pass_on(to: &Receiver, number: i32) {
 }
 
 /// The set of signals that are ignored, as the kernel writes it: bit n-1 for signal n.
-fn ignored() -> u64 {
+pub(crate) fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
     mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok())

@@ -1,10 +1,10 @@
 //! `heapwright options`: the table of options, as text or JSON.
 
 use crate::args::List;
+use crate::output;
 use crate::refusal::Refusal;
 use heapwright::options::{ENV_PREFIX, PlanName, TABLE};
 use serde::Serialize;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 #[derive(Serialize)]
@@ -31,20 +31,11 @@ fn rows() -> Vec<Row> {
 
 /// Prints the table to stdout.
 pub(crate) fn print(list: &List) -> Result<ExitCode, Refusal> {
-    let text = if list.json { json()? } else { text() };
-    match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        // The reader has seen enough.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(e) => Err(Refusal::ours(format!("cannot write the table: {e}"))),
-    }
-}
-
-fn json() -> Result<String, Refusal> {
-    let mut text =
-        serde_json::to_string_pretty(&rows()).map_err(|e| Refusal::ours(e.to_string()))?;
-    text.push('\n');
-    Ok(text)
+    output::put(&if list.json {
+        output::json(&rows(), true)?
+    } else {
+        text()
+    })
 }
 
 fn text() -> String {

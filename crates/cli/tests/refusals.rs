@@ -34,6 +34,13 @@ fn wrong_options_say_what_is_allowed() {
     check_refused(&environment, 2, &["HEAPWRIGHT_WORKERS", "1 to 64"]);
     let environment = f
         .command()
+        .env("HEAPWRIGHT_PLAN", "immix")
+        .arg(&p)
+        .output()
+        .unwrap();
+    check_refused(&environment, 2, &["HEAPWRIGHT_PLAN", "nogc, marksweep"]);
+    let environment = f
+        .command()
         .env("HEAPWRIGHT_WORKER", "2")
         .arg(&p)
         .output()

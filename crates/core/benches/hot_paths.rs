@@ -6,13 +6,13 @@
 mod toy;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use heapwright::{Cause, Heap};
+use heapwright::{Cause, WordHeap};
 use std::hint::black_box;
 use std::time::Duration;
 use toy::{NODE, Toy, alloc, heap, root, set};
 
 /// A graph of `n` nodes with three references each and a number, 32 bytes; `shuffled` in random order.
-fn graph(n: usize, shuffled: bool, workers: &str) -> Heap<Toy> {
+fn graph(n: usize, shuffled: bool, workers: &str) -> WordHeap<Toy> {
     let h = heap(&[("heap", "8g"), ("workers", workers)]);
     let nodes: Vec<usize> = (0..n).map(|_| alloc(&h, NODE, 32).unwrap()).collect();
     let mut order: Vec<usize> = (0..n).collect();

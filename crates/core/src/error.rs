@@ -85,6 +85,17 @@ pub enum HeapError {
     Option(OptionError),
     /// There are [`crate::MAX_KINDS`] kinds already.
     TooManyKinds,
+    /// The plan cannot serve the runtime.
+    Plan {
+        /// The plan's name.
+        plan: &'static str,
+        /// Why, and what to use instead.
+        why: &'static str,
+    },
+    /// The thread that marks while mutators run could not be started.
+    Thread,
+    /// A thread could not be attached: there is no memory for its record.
+    Attach,
     /// The system gave a range of addresses above 2^48, which the mark stack cannot hold.
     TooHigh,
 }
@@ -96,6 +107,9 @@ impl fmt::Display for HeapError {
             Self::Map(e) => write!(f, "{e}"),
             Self::Option(e) => write!(f, "{e}"),
             Self::TooHigh => f.write_str("the system gave addresses above 2^48 for the heap"),
+            Self::Plan { plan, why } => write!(f, "plan {plan}: {why}"),
+            Self::Thread => f.write_str("the system refused a thread for marking"),
+            Self::Attach => f.write_str("there is no memory for one more mutator"),
             Self::TooManyKinds => f.write_str("there is no room for one more kind of cells"),
         }
     }

@@ -16,11 +16,19 @@ pub enum Cause {
     Requested,
     /// The option `stress` asked.
     Stress,
+    /// A mark that went on while mutators ran is complete.
+    Concurrent,
 }
 
 impl Cause {
     /// All causes, in the order of [`Cause::index`].
-    pub const ALL: [Self; 4] = [Self::Budget, Self::Limit, Self::Requested, Self::Stress];
+    pub const ALL: [Self; 5] = [
+        Self::Budget,
+        Self::Limit,
+        Self::Requested,
+        Self::Stress,
+        Self::Concurrent,
+    ];
 
     /// A small number for tables of counts.
     #[must_use]
@@ -36,6 +44,7 @@ impl Cause {
             Self::Limit => "limit",
             Self::Requested => "requested",
             Self::Stress => "stress",
+            Self::Concurrent => "concurrent",
         }
     }
 }
@@ -53,6 +62,8 @@ pub struct CollectionStats {
     pub number: u64,
     /// Why it ran.
     pub cause: Cause,
+    /// Everything was traced; else only what is young.
+    pub full: bool,
     /// When the collection began: monotonic clock.
     pub start_ns: u64,
     /// From the request to stop until the world ran again.
@@ -79,6 +90,8 @@ pub struct CollectionStats {
     pub root_bytes: usize,
     /// Blocks and large objects in use, and free memory kept for them, after the collection.
     pub heap_bytes: usize,
+    /// Copied to another place.
+    pub copied_bytes: usize,
     /// Given back to the operating system by this collection.
     pub returned_bytes: usize,
     /// Cells that survived: those that were marked, and those in the runs of threads.
@@ -111,7 +124,7 @@ pub trait Listener: Send + Sync {
 /// One thing that the verifier found wrong, with the rule that it breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// What is wrong, in one sentence, naming the rule of [`crate::Vm`] or the invariant of the space.
+    /// What is wrong, in one sentence, naming the rule of [`crate::WordVm`] or the invariant of the space.
     pub what: &'static str,
     /// The cell that it was found in.
     pub cell: Address,

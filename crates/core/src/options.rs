@@ -6,20 +6,49 @@ use crate::error::OptionError;
 use core::fmt;
 use heapwright_os::limits;
 
-/// The plans that exist.
+/// The plans that exist. What each does is in [`crate::plan`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
 pub enum PlanName {
     /// Never collects.
     NoGc,
     /// Segregated fit, non-moving, mark bits in a side table.
     #[default]
     MarkSweep,
+    /// All objects move to the other half at each collection.
+    SemiSpace,
+    /// What lives slides together.
+    MarkCompact,
+    /// Lines of blocks are reused; fragmented blocks are emptied.
+    Immix,
+    /// A nursery before a semispace.
+    GenCopy,
+    /// A nursery before Immix.
+    GenImmix,
+    /// Immix with generations in place.
+    StickyImmix,
+    /// MarkSweep with generations in place.
+    StickyMarkSweep,
+    /// Immix that marks while mutators run.
+    ConcurrentImmix,
+    /// Each object has pages of its own, which nobody may touch any more when it is dead.
+    PageProtect,
 }
 
 impl PlanName {
     /// All plans.
-    pub const ALL: [Self; 2] = [Self::NoGc, Self::MarkSweep];
+    pub const ALL: [Self; 11] = [
+        Self::NoGc,
+        Self::MarkSweep,
+        Self::SemiSpace,
+        Self::MarkCompact,
+        Self::Immix,
+        Self::GenCopy,
+        Self::GenImmix,
+        Self::StickyImmix,
+        Self::StickyMarkSweep,
+        Self::ConcurrentImmix,
+        Self::PageProtect,
+    ];
 
     /// Its name in options and logs.
     #[must_use]
@@ -27,7 +56,22 @@ impl PlanName {
         match self {
             Self::NoGc => "nogc",
             Self::MarkSweep => "marksweep",
+            Self::SemiSpace => "semispace",
+            Self::MarkCompact => "markcompact",
+            Self::Immix => "immix",
+            Self::GenCopy => "gencopy",
+            Self::GenImmix => "genimmix",
+            Self::StickyImmix => "stickyimmix",
+            Self::StickyMarkSweep => "stickymarksweep",
+            Self::ConcurrentImmix => "concurrentimmix",
+            Self::PageProtect => "pageprotect",
         }
+    }
+
+    /// Can it serve a runtime of words, as of programs that use libgc? Such a plan moves nothing and needs no write barrier.
+    #[must_use]
+    pub const fn serves_words(self) -> bool {
+        matches!(self, Self::NoGc | Self::MarkSweep)
     }
 
     /// One sentence for lists.
@@ -38,6 +82,25 @@ impl PlanName {
             Self::MarkSweep => {
                 "segregated fit, non-moving, parallel marking, free cells taken from the mark bits"
             }
+            Self::SemiSpace => "copies all that lives from one half of the heap to the other",
+            Self::MarkCompact => {
+                "slides what lives together, in the order of addresses; needs no memory to copy to"
+            }
+            Self::Immix => {
+                "bumps through free lines of blocks; empties fragmented blocks when there is room"
+            }
+            Self::GenCopy => "a copying nursery before a semispace",
+            Self::GenImmix => "a copying nursery before Immix",
+            Self::StickyImmix => "Immix whose marks stick: what is old is not traced each time",
+            Self::StickyMarkSweep => {
+                "MarkSweep whose marks stick: generations for runtimes whose objects cannot move"
+            }
+            Self::ConcurrentImmix => {
+                "Immix that marks while the program runs, with two short pauses for each collection"
+            }
+            Self::PageProtect => {
+                "for finding errors: whoever touches a dead object is stopped by the system"
+            }
         }
     }
 }
@@ -46,6 +109,30 @@ impl fmt::Display for PlanName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// Whether a heap of objects asks for huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Huge {
+    /// For what is above 64 MiB, or for all of a heap whose limit is not below that.
+    #[default]
+    Auto,
+    /// For all of it.
+    On,
+    /// For nothing.
+    Off,
+}
+
+/// What a full collection of a plan with lines moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Evacuate {
+    /// Nothing, ever: for runtimes that cannot move objects. Plans that have to move refuse it.
+    Never,
+    /// What is in fragmented blocks, when much is lost to holes.
+    #[default]
+    Fragmented,
+    /// All that there is room for: for tests.
+    All,
 }
 
 /// A heap's options. `Default` gives the defaults of [`TABLE`].
@@ -63,10 +150,18 @@ pub struct Options {
     pub verify: bool,
     /// Collect at every nth allocation; 0: never.
     pub stress: usize,
+    /// Memory that is free is filled with a pattern: see [`crate::space::poison`].
+    pub poison: bool,
+    /// Threads let others go first at about one in so many points where that may matter; 0: never.
+    pub yields: usize,
+    /// What plans with lines evacuate in a full collection.
+    pub evacuate: Evacuate,
     /// Part of the live size that a large heap may allocate between two collections, in percent; others in proportion.
     pub growth: usize,
     /// Memory that may always be allocated between two collections, in bytes.
     pub nursery: usize,
+    /// Whether the heap asks for huge pages.
+    pub huge: Huge,
 }
 
 /// One row of the table of options.
@@ -88,13 +183,18 @@ pub const TABLE: &[Row] = &[
     Row {
         name: "plan",
         default: "marksweep",
-        unit: "nogc | marksweep",
+        unit: "a name (heapwright plans)",
         meaning: "how memory is given out and how the living are found",
         set: |o, v| {
             o.plan = PlanName::ALL
                 .into_iter()
                 .find(|p| p.name() == v)
-                .ok_or("plans are: nogc, marksweep")?;
+                .ok_or_else(|| {
+                    format!(
+                        "plans are: {}",
+                        PlanName::ALL.map(PlanName::name).join(", ")
+                    )
+                })?;
             Ok(())
         },
     },
@@ -142,6 +242,36 @@ pub const TABLE: &[Row] = &[
         set: |o, v| number(v, 0, usize::MAX).map(|n| o.stress = n),
     },
     Row {
+        name: "poison",
+        default: "0",
+        unit: "0 | 1",
+        meaning: "fill free memory with the byte 0xdb; verify then also finds who wrote to it (slow)",
+        set: |o, v| number(v, 0, 1).map(|n| o.poison = n == 1),
+    },
+    Row {
+        name: "yields",
+        default: "0",
+        unit: "points",
+        meaning: "threads of the heap let others go first, at random, at one in so many points; 0: never (slow)",
+        set: |o, v| number(v, 0, usize::MAX).map(|n| o.yields = n),
+    },
+    Row {
+        name: "evacuate",
+        default: "fragmented",
+        unit: "never | fragmented | all",
+        meaning: "what full collections of the Immix family move: nothing, ever; what is in fragmented blocks; all that there is room for (slow). \
+                  Not used under libgc programs",
+        set: |o, v| {
+            o.evacuate = match v {
+                "never" => Evacuate::Never,
+                "fragmented" => Evacuate::Fragmented,
+                "all" => Evacuate::All,
+                _ => return Err(String::from("never, fragmented or all is wanted")),
+            };
+            Ok(())
+        },
+    },
+    Row {
         name: "growth",
         default: "80",
         unit: "percent, 5 to 1000",
@@ -152,13 +282,31 @@ pub const TABLE: &[Row] = &[
         name: "nursery",
         default: "384k",
         unit: "bytes, or with k, m, g",
-        meaning: "what may always be allocated between two collections",
+        meaning: "what may always be allocated between two collections; 384k: plans with a nursery decide",
         set: |o, v| size(v).map(|n| o.nursery = n),
+    },
+    Row {
+        name: "huge",
+        default: "auto",
+        unit: "auto | on | off",
+        meaning: "ask for huge pages, in heaps of objects; auto: for what is above 64m; not used under libgc programs",
+        set: |o, v| {
+            o.huge = match v {
+                "auto" => Huge::Auto,
+                "on" => Huge::On,
+                "off" => Huge::Off,
+                _ => return Err(String::from("auto, on or off is wanted")),
+            };
+            Ok(())
+        },
     },
 ];
 
 /// The default of [`Options::growth`].
 pub const DEFAULT_GROWTH: usize = 80;
+
+/// The default of [`Options::nursery`].
+pub const DEFAULT_NURSERY: usize = 384 << 10;
 
 /// The prefix of environment variables.
 pub const ENV_PREFIX: &str = "HEAPWRIGHT_";
@@ -201,8 +349,12 @@ impl Default for Options {
             workers: 0,
             verify: false,
             stress: 0,
+            poison: false,
+            yields: 0,
+            evacuate: Evacuate::Fragmented,
             growth: DEFAULT_GROWTH,
-            nursery: 384 << 10,
+            nursery: DEFAULT_NURSERY,
+            huge: Huge::Auto,
         }
     }
 }
@@ -215,6 +367,29 @@ impl Options {
             0 => limits::processors().min(4),
             workers => workers,
         }
+    }
+
+    /// Can these options be those of a runtime of words, as of a program that uses libgc?
+    ///
+    /// # Errors
+    /// If the plan cannot: the error names those that can.
+    pub fn check_for_words(&self) -> Result<(), OptionError> {
+        if self.plan.serves_words() {
+            return Ok(());
+        }
+        let able: Vec<&str> = PlanName::ALL
+            .iter()
+            .filter(|plan| plan.serves_words())
+            .map(|plan| plan.name())
+            .collect();
+        Err(OptionError {
+            name: "plan".to_owned(),
+            value: self.plan.name().to_owned(),
+            why: format!(
+                "it moves objects or needs a write barrier, and such a program has only words; there are: {}",
+                able.join(", ")
+            ),
+        })
     }
 
     /// Sets one option by its name in [`TABLE`].
@@ -284,8 +459,12 @@ mod tests {
             workers: 9,
             verify: true,
             stress: 3,
+            poison: true,
+            yields: 3,
+            evacuate: Evacuate::All,
             growth: 9,
             nursery: 9,
+            huge: Huge::Off,
         };
         for row in TABLE {
             o.set(row.name, row.default).unwrap();

@@ -29,15 +29,35 @@ const CRATES: &[(&str, &[&str])] = &[
             "heapwright-memory",
         ],
     ),
-    ("cli", &["heapwright", "heapwright-libgc", "heapwright-os"]),
+    ("bench", &["heapwright"]),
+    (
+        "cli",
+        &[
+            "heapwright",
+            "heapwright-bench",
+            "heapwright-libgc",
+            "heapwright-os",
+        ],
+    ),
 ];
 
 /// Who may say `libc`.
-const SAY_LIBC: &[&str] = &["os", "libgc", "cli"];
+const SAY_LIBC: &[&str] = &["os", "libgc", "bench", "cli"];
 
 /// Modules of the core: each uses only those before it.
 const MODULES: &[&str] = &[
-    "error", "event", "options", "alloc", "vm", "space", "verify", "collect", "plan", "stats",
+    "primitive",
+    "bugs",
+    "error",
+    "event",
+    "options",
+    "alloc",
+    "vm",
+    "space",
+    "verify",
+    "collect",
+    "plan",
+    "stats",
     "heap",
 ];
 
@@ -179,7 +199,7 @@ fn the_checks_find_what_is_wrong() {
         None
     );
     assert_eq!(
-        wrong_use("space", "use crate::heap::Heap;"),
+        wrong_use("space", "use crate::heap::WordHeap;"),
         Some("heap".into())
     );
     assert_eq!(

@@ -4,13 +4,13 @@
 
 mod toy;
 
-use heapwright::{Address, AllocError, Cause, FreeError, Heap, Options, WildWord};
+use heapwright::{Address, AllocError, Cause, FreeError, Options, WildWord, WordHeap};
 use heapwright_os::{FaultPlan, FaultyPort, Port, real_port};
 use std::sync::Arc;
 use toy::{Findings, KEPT, KINDS, LEAF, NODE, Toy, WORDS, alloc, get, heap, root, set};
 
 /// A list of `n` nodes of `bytes`: word 0 links, word 1 is the number.
-fn list(heap: &Heap<Toy>, n: usize, bytes: usize) -> usize {
+fn list(heap: &WordHeap<Toy>, n: usize, bytes: usize) -> usize {
     let mut head = 0;
     for i in 0..n {
         let at = heap.vm().roots.lock().unwrap().len();
@@ -293,7 +293,7 @@ fn the_verifier_finds_a_runtime_that_does_not_report_its_references() {
         verify: true,
         ..Options::default()
     };
-    let h = Heap::<Toy>::builder()
+    let h = WordHeap::<Toy>::builder()
         .options(options)
         .kinds(&KINDS)
         .listener(Box::new(findings.clone()))
@@ -307,7 +307,7 @@ fn the_verifier_finds_a_runtime_that_does_not_report_its_references() {
         .skip_scan
         .store(true, core::sync::atomic::Ordering::Relaxed);
     assert_eq!(h.collect(Cause::Requested).violations, 1);
-    assert!(findings.0.lock().unwrap()[0].contains("Vm rule 2"));
+    assert!(findings.0.lock().unwrap()[0].contains("WordVm rule 2"));
 }
 
 #[test]
@@ -335,7 +335,7 @@ fn every_refused_call_while_building_and_growing_is_an_error_and_the_next_try_wo
                     errno,
                 }),
             ));
-            let built = Heap::<Toy>::builder()
+            let built = WordHeap::<Toy>::builder()
                 .kinds(&KINDS)
                 .port(Arc::clone(&port) as Arc<dyn Port>)
                 .build(Toy::default());
@@ -396,7 +396,7 @@ fn two_heaps_live_side_by_side_and_give_everything_back() {
 
 /// A graph that no list is: each node refers to four of the nodes, some of them by pointers behind the start, and to leaves.
 /// Gives the nodes; the first reaches all.
-fn tangle(h: &Heap<Toy>, n: usize, displacement: usize) -> Vec<usize> {
+fn tangle(h: &WordHeap<Toy>, n: usize, displacement: usize) -> Vec<usize> {
     let nodes: Vec<usize> = (0..n)
         .map(|i| alloc(h, if i % 2 == 0 { NODE } else { WORDS }, 64).unwrap())
         .collect();
@@ -474,7 +474,7 @@ fn a_mark_stack_that_cannot_grow_loses_nothing() {
         for (name, value) in [("verify", "1"), ("workers", workers), ("heap", "256m")] {
             options.set(name, value).unwrap();
         }
-        let h = Heap::<Toy>::builder()
+        let h = WordHeap::<Toy>::builder()
             .options(options)
             .kinds(&KINDS)
             .port(Arc::clone(&port) as Arc<dyn Port>)

@@ -114,7 +114,7 @@ pub(crate) fn cell_at(object: *const c_void) -> Option<Cell> {
     cell_around(object).filter(|c| c.start.as_usize() == object.addr())
 }
 
-/// The cell around a pointer, as [`heapwright::Heap::cell`].
+/// The cell around a pointer, as [`heapwright::WordHeap::cell`].
 pub(crate) fn cell_around(pointer: *const c_void) -> Option<Cell> {
     heap_if_ready()?.cell(WildWord::new(pointer.addr()))
 }

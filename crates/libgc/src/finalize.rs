@@ -29,7 +29,7 @@ use crate::toggle;
 use core::ffi::{c_int, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use heapwright::{Address, Closure, ObjectReference, Visitor, WildWord};
+use heapwright::{Address, Closure, ObjectReference, WildWord, WordVisitor};
 
 /// A finalizer: object and data.
 pub type GC_finalization_proc = unsafe extern "C-unwind" fn(*mut c_void, *mut c_void);
@@ -91,7 +91,7 @@ static AWAIT: Callback<GC_await_finalize_proc> = Callback::NONE;
 // ---- in a collection -------------------------------------------------------------------------------------------------
 
 /// Reports what finalizers keep. World stopped, heap lock held.
-pub(crate) fn roots<T: Visitor>(visit: &mut T) {
+pub(crate) fn roots<T: WordVisitor>(visit: &mut T) {
     // SAFETY: the collecting thread holds the lock, all others are stopped.
     let finalizers = unsafe { FINALIZERS.held() };
     finalizers

@@ -20,7 +20,7 @@ use crate::{state, typed};
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use heapwright::{Address, Cell, Kind, KindTraits, MAX_KINDS, Visitor, WildWord};
+use heapwright::{Address, Cell, Kind, KindTraits, MAX_KINDS, WildWord, WordVisitor};
 
 /// Bits of a descriptor that say what it is.
 pub(crate) const TAG_BITS: u32 = 2;
@@ -124,7 +124,7 @@ pub(crate) fn define_locked(descriptor: usize, add_size: bool, clear: bool) -> O
 
 /// Reports what an object refers to. World stopped.
 #[inline]
-pub(crate) fn scan<T: Visitor>(cell: Cell, visit: &mut T) {
+pub(crate) fn scan<T: WordVisitor>(cell: Cell, visit: &mut T) {
     if cell.kind == NORMAL || cell.kind == UNCOLLECTABLE {
         // SAFETY: a cell of the heap.
         unsafe { visit.field_range(cell.start, cell.start.add(cell.bytes)) };
@@ -138,7 +138,7 @@ pub(crate) fn scan<T: Visitor>(cell: Cell, visit: &mut T) {
 }
 
 #[inline(never)]
-fn scan_other<T: Visitor>(cell: Cell, visit: &mut T) {
+fn scan_other<T: WordVisitor>(cell: Cell, visit: &mut T) {
     if typed::is_array(cell.kind) {
         return typed::scan_array(cell, visit);
     }
@@ -154,7 +154,7 @@ fn scan_other<T: Visitor>(cell: Cell, visit: &mut T) {
 }
 
 /// Reports what an object refers to by its descriptor. `cell` may also be a part of a cell.
-pub(crate) fn described<T: Visitor>(mut descriptor: usize, cell: Cell, visit: &mut T) {
+pub(crate) fn described<T: WordVisitor>(mut descriptor: usize, cell: Cell, visit: &mut T) {
     let (start, bytes) = (cell.start, cell.bytes);
     for _ in 0..MOST_STEPS {
         match descriptor & TAGS {
@@ -174,7 +174,7 @@ pub(crate) fn described<T: Visitor>(mut descriptor: usize, cell: Cell, visit: &m
 }
 
 #[inline]
-fn bitmap<T: Visitor>(mut bits: usize, start: Address, bytes: usize, visit: &mut T) {
+fn bitmap<T: WordVisitor>(mut bits: usize, start: Address, bytes: usize, visit: &mut T) {
     let mut at = start;
     let end = start.add(bytes);
     while bits != 0 && at < end {
@@ -220,7 +220,7 @@ const MAGIC: usize = 0x6865_6170_7772_6967;
 const ROOM: usize = 1 << 16;
 
 #[inline(never)]
-fn procedure<T: Visitor>(descriptor: usize, cell: Cell, visit: &mut T) {
+fn procedure<T: WordVisitor>(descriptor: usize, cell: Cell, visit: &mut T) {
     let index = descriptor >> TAG_BITS & (PROCEDURES - 1);
     let environment = descriptor >> (TAG_BITS + PROCEDURE_BITS);
     if index == LONG_BITMAP {
@@ -234,7 +234,7 @@ fn procedure<T: Visitor>(descriptor: usize, cell: Cell, visit: &mut T) {
     };
     /// # Safety
     /// `visit` is the visitor of type `T` that the cookie was made of, while it is in use.
-    unsafe fn word<T: Visitor>(visit: *mut c_void, word: usize) {
+    unsafe fn word<T: WordVisitor>(visit: *mut c_void, word: usize) {
         // SAFETY: the caller's promise.
         unsafe { &mut *visit.cast::<T>() }.field_word(WildWord::new(word));
     }
@@ -368,7 +368,7 @@ pub(crate) mod tests {
     #[derive(Default)]
     pub(crate) struct Record(pub(crate) Vec<usize>);
 
-    impl Visitor for Record {
+    impl WordVisitor for Record {
         fn object(&mut self, object: ObjectReference) {
             self.0.push(object.to_address().as_usize());
         }

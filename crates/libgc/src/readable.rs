@@ -133,13 +133,13 @@ fn probe_by_pipe(at: usize, pages: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
-    #[test]
-    fn stops_at_a_page_without_access_and_at_a_hole() {
+    /// 200 pages, of which page 150 may not be touched and page 180 is not there.
+    fn holed() -> usize {
         // SAFETY: a fresh anonymous mapping of 200 pages, then changes to its own pages.
-        let base = unsafe {
+        unsafe {
             let p = libc::mmap(
                 ptr::null_mut(),
                 200 * PAGE,
@@ -152,25 +152,44 @@ mod tests {
             libc::mprotect(p.byte_add(150 * PAGE), PAGE, libc::PROT_NONE);
             libc::munmap(p.byte_add(180 * PAGE), PAGE);
             p.addr()
-        };
-        let end = |from: usize, to: usize| {
-            readable_end(Address::new(base + from), Address::new(base + to)).as_usize() - base
-        };
-        assert_eq!(end(0, 100 * PAGE), 100 * PAGE);
-        assert_eq!(end(24, 100 * PAGE - 8), 100 * PAGE - 8);
-        assert_eq!(end(24, 200 * PAGE), 150 * PAGE);
-        assert_eq!(end(150 * PAGE, 200 * PAGE), 150 * PAGE);
-        assert_eq!(end(151 * PAGE + 8, 200 * PAGE), 180 * PAGE);
-        assert_eq!(end(40, 40), 40);
-        assert_eq!(probe_by_pipe(base + 148 * PAGE, 8), 2);
-        assert_eq!(probe(8, 4), 0);
-        assert_eq!(
-            mapped_start(Address::new(base + 200 * PAGE - 8), Address::new(base)).as_usize(),
-            base + 181 * PAGE
-        );
-        assert_eq!(
-            mapped_start(Address::new(base + 180 * PAGE), Address::new(base)).as_usize(),
-            base
-        );
+        }
+    }
+
+    /// Has nobody mapped something there?
+    fn is_hole(page: usize) -> bool {
+        let mut resident = 0;
+        // SAFETY: asks about one page; any address is allowed.
+        unsafe { libc::mincore(ptr::without_provenance_mut(page), PAGE, &raw mut resident) != 0 }
+    }
+
+    #[test]
+    fn stops_at_a_page_without_access_and_at_a_hole() {
+        // Another test's thread may map something into the hole at any time: then it is tried again with a new one.
+        for _ in 0..100 {
+            let base = holed();
+            let end = |from: usize, to: usize| {
+                readable_end(Address::new(base + from), Address::new(base + to)).as_usize() - base
+            };
+            let start = |from: usize, low: usize| {
+                mapped_start(Address::new(base + from), Address::new(base + low)).as_usize() - base
+            };
+            let behind_the_hole = end(151 * PAGE + 8, 200 * PAGE);
+            let above = start(200 * PAGE - 8, 0);
+            if !is_hole(base + 180 * PAGE) {
+                continue;
+            }
+            assert_eq!(behind_the_hole, 180 * PAGE);
+            assert_eq!(above, 181 * PAGE);
+            assert_eq!(start(180 * PAGE, 0), 0);
+            assert_eq!(end(0, 100 * PAGE), 100 * PAGE);
+            assert_eq!(end(24, 100 * PAGE - 8), 100 * PAGE - 8);
+            assert_eq!(end(24, 200 * PAGE), 150 * PAGE);
+            assert_eq!(end(150 * PAGE, 200 * PAGE), 150 * PAGE);
+            assert_eq!(end(40, 40), 40);
+            assert_eq!(probe_by_pipe(base + 148 * PAGE, 8), 2);
+            assert_eq!(probe(8, 4), 0);
+            return;
+        }
+        panic!("the hole was filled each time");
     }
 }

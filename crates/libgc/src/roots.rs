@@ -16,7 +16,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
-use heapwright::{Address, Visitor};
+use heapwright::{Address, WordVisitor};
 use heapwright_memory::MappedVec;
 use heapwright_os::{OsError, real_port};
 
@@ -228,7 +228,7 @@ unsafe extern "C" fn object(
 }
 
 /// Reports all roots of this module and, by way of the callback, the stacks. World stopped, heap lock held.
-pub(crate) fn report<T: Visitor>(visit: &mut T) {
+pub(crate) fn report<T: WordVisitor>(visit: &mut T) {
     if let Some(lists) = lists() {
         for list in [&lists.loaded, &lists.added] {
             for range in list.as_slice() {
@@ -283,7 +283,7 @@ struct Pusher {
 static PUSHER: AtomicPtr<Pusher> = AtomicPtr::new(ptr::null_mut());
 
 impl Pusher {
-    fn new<T: Visitor>(visit: &mut T) -> Self {
+    fn new<T: WordVisitor>(visit: &mut T) -> Self {
         /// The visitor behind the pointer.
         ///
         /// # Safety

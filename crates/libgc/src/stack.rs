@@ -19,7 +19,7 @@ use crate::tls;
 use core::ffi::{c_char, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use heapwright::{Address, Visitor, WildWord};
+use heapwright::{Address, WildWord, WordVisitor};
 
 /// The cold end of the first thread's present stack. Clients that switch stacks in the first thread store it directly.
 #[unsafe(no_mangle)]
@@ -222,7 +222,7 @@ pub(crate) fn spill(registers: &mut Registers) -> usize {
 /// Reports the stacks of all threads: the collecting one's from here, the others' from where they were stopped. World
 /// stopped.
 #[inline(never)]
-pub(crate) fn push_all<T: Visitor>(visit: &mut T) {
+pub(crate) fn push_all<T: WordVisitor>(visit: &mut T) {
     let mut registers: Registers = [0; 16];
     let here = spill(&mut registers);
     let me = tls::current();
@@ -256,14 +256,14 @@ pub(crate) fn push_all<T: Visitor>(visit: &mut T) {
     core::hint::black_box(&registers);
 }
 
-fn words<T: Visitor>(visit: &mut T, words: &[usize]) {
+fn words<T: WordVisitor>(visit: &mut T, words: &[usize]) {
     for word in words {
         visit.root_word(WildWord::new(*word));
     }
 }
 
 /// Reports one thread's registers, stack and static thread-local storage.
-fn push_one<T: Visitor>(visit: &mut T, record: &ThreadRecord, sp: usize) {
+fn push_one<T: WordVisitor>(visit: &mut T, record: &ThreadRecord, sp: usize) {
     if let Some(context) = crate::stop::registers_of(record) {
         words(visit, context);
     }
@@ -285,7 +285,7 @@ fn push_one<T: Visitor>(visit: &mut T, record: &ThreadRecord, sp: usize) {
 }
 
 /// Reports `[from, to)` of a thread's stack by the table at the top.
-fn push_range<T: Visitor>(visit: &mut T, record: &ThreadRecord, from: usize, to: usize) {
+fn push_range<T: WordVisitor>(visit: &mut T, record: &ThreadRecord, from: usize, to: usize) {
     let (low, high) = (
         record.native_low.load(Ordering::Relaxed),
         record.native_high.load(Ordering::Relaxed),

@@ -11,11 +11,11 @@ use core::ffi::{c_int, c_uint, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
-use heapwright::{Heap, KindTraits, Options};
+use heapwright::{KindTraits, Options, WordHeap};
 use heapwright_os::{RawLock, real_port};
 
 /// The heap's type.
-pub(crate) type BoehmHeap = Heap<BoehmVm>;
+pub(crate) type BoehmHeap = WordHeap<BoehmVm>;
 
 /// The kinds that are there from the start, by Boehm's numbers: atomic, normal, uncollectable, typed, and uncollectable
 /// atomic. `GC_new_kind` adds more.
@@ -172,7 +172,13 @@ fn options_from_environment() -> (Options, Option<heapwright::OptionError>) {
     // Names and values that are no text cannot be ours.
     let text = std::env::vars_os()
         .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    Options::from_vars_lenient(text)
+    let (mut options, mut wrong) = Options::from_vars_lenient(text);
+    if let Err(mut error) = options.check_for_words() {
+        options.plan = Options::default().plan;
+        error.name = "HEAPWRIGHT_PLAN".to_owned();
+        wrong.get_or_insert(error);
+    }
+    (options, wrong)
 }
 
 /// Tells clients where objects can be.

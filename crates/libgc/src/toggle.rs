@@ -5,7 +5,7 @@ use crate::callback::Callback;
 use crate::state;
 use crate::table::{Entry, Guarded, Table};
 use core::ffi::{c_int, c_void};
-use heapwright::{Address, Closure, Visitor, WildWord};
+use heapwright::{Address, Closure, WildWord, WordVisitor};
 
 /// Decides about an object: 0 drop the reference, 1 strong, 2 weak.
 pub type GC_toggleref_func = unsafe extern "C-unwind" fn(*mut c_void) -> c_int;
@@ -53,7 +53,7 @@ pub(crate) fn ask() {
 }
 
 /// Reports the strong ones. World stopped, heap lock held.
-pub(crate) fn roots<T: Visitor>(visit: &mut T) {
+pub(crate) fn roots<T: WordVisitor>(visit: &mut T) {
     // SAFETY: the collecting thread holds the lock.
     let toggles = unsafe { TOGGLES.held() };
     toggles.each(|toggle| {

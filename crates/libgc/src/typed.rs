@@ -15,7 +15,7 @@ use core::ffi::{c_int, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use heapwright::alloc::{MAX_SMALL, Small};
-use heapwright::{Address, Cell, Kind, Visitor, WildWord};
+use heapwright::{Address, Cell, Kind, WildWord, WordVisitor};
 use heapwright_memory::MappedVec;
 use heapwright_os::real_port;
 
@@ -106,7 +106,7 @@ fn long(map: &[usize], bits: usize) -> Option<usize> {
 }
 
 /// Reports the references of a cell by the long bitmap with that index. World stopped.
-pub(crate) fn scan_long<T: Visitor>(index: usize, cell: Cell, visit: &mut T) {
+pub(crate) fn scan_long<T: WordVisitor>(index: usize, cell: Cell, visit: &mut T) {
     let (start, len) = (
         LONG_START.load(Ordering::Relaxed),
         LONG_LEN.load(Ordering::Acquire),
@@ -131,7 +131,7 @@ pub(crate) fn scan_long<T: Visitor>(index: usize, cell: Cell, visit: &mut T) {
 }
 
 /// Reports the references of an array of typed elements. World stopped.
-pub(crate) fn scan_array<T: Visitor>(cell: Cell, visit: &mut T) {
+pub(crate) fn scan_array<T: WordVisitor>(cell: Cell, visit: &mut T) {
     let tail = cell.start.add(cell.bytes - ARRAY_TAIL);
     // SAFETY: the last three words of the cell.
     let [elements, each, descriptor] = unsafe { tail.load::<[usize; 3]>() };

@@ -16,7 +16,7 @@
 use crate::{config, finalize, kinds, report, roots, state, stop, threads};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
-use heapwright::{Cell, Closure, CollectionStats, LocalRuns, Visitor, Vm};
+use heapwright::{Cell, Closure, CollectionStats, LocalRuns, WordVisitor, WordVm};
 
 /// The runtime of this front end. It has no data of its own: Boehm's interface has one heap for each process, and its
 /// state is in statics.
@@ -49,13 +49,13 @@ mod event {
 // 3: `roots::report`, which covers what the interface calls roots; stacks are covered by `stack`. 4: records are never
 // taken out of the list. 6: no module allocates or takes a lock in these functions; what a client's mark procedure or
 // callback does there is bound by the same rule of the interface.
-unsafe impl Vm for BoehmVm {
+unsafe impl WordVm for BoehmVm {
     #[inline]
-    fn scan<T: Visitor>(&self, cell: Cell, visit: &mut T) {
+    fn scan<T: WordVisitor>(&self, cell: Cell, visit: &mut T) {
         kinds::scan(cell, visit);
     }
 
-    fn roots<T: Visitor>(&self, visit: &mut T) {
+    fn roots<T: WordVisitor>(&self, visit: &mut T) {
         finalize::roots(visit);
         roots::report(visit);
     }

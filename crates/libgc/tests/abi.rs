@@ -1,5 +1,6 @@
 //! The interface as C programs use it: each program in `abi/` is compiled against Boehm's own headers and run on our
-//! library, plainly, with the verifier, with a collection every so many allocations, and with two workers.
+//! library, plainly, with the verifier, with a collection every so many allocations, and with two workers and poisoned free
+//! memory.
 //!
 //! The stock library passes `threads`, `signals`, `forks`, `finalizers`, `kinds` and `shadow` too, as run by hand. The others
 //! ask for more than it defines: alignments above a page, wrong frees that do no harm, a heap that lives on at its limit.
@@ -20,11 +21,17 @@ const LIMIT: Duration = Duration::from_secs(100);
 fn library() -> PathBuf {
     let deps = std::env::current_exe().unwrap();
     let profile = deps.parent().unwrap().parent().unwrap();
-    let built = [profile.join("libgc.so"), profile.join("deps/libgc.so")]
-        .into_iter()
-        .find(|path| path.exists())
-        .expect("cargo builds libgc.so for the tests of its crate");
-    let dir = work().join("lib");
+    // One is from `cargo build`, one from the build of the tests: the newer one is of this source.
+    let age = |path: &PathBuf| fs::metadata(path).and_then(|m| m.modified()).ok();
+    let (name, built) = [
+        ("built", profile.join("libgc.so")),
+        ("deps", profile.join("deps/libgc.so")),
+    ]
+    .into_iter()
+    .max_by_key(|(_, path)| age(path))
+    .filter(|(_, path)| path.exists())
+    .expect("cargo builds libgc.so for the tests of its crate");
+    let dir = work().join("lib").join(name);
     fs::create_dir_all(&dir).unwrap();
     let link = dir.join("libgc.so.1");
     // Several tests may do this at once: what is there is the same.
@@ -101,7 +108,14 @@ fn every_way(program: &Path, arguments: &[&str], stress: &str) {
         &[][..],
         &[("HEAPWRIGHT_VERIFY", "1")],
         &[("HEAPWRIGHT_STRESS", stress)],
-        &[("HEAPWRIGHT_WORKERS", "2"), ("HEAPWRIGHT_VERIFY", "1")],
+        // A plan that cannot serve words is passed over.
+        &[
+            ("HEAPWRIGHT_WORKERS", "2"),
+            ("HEAPWRIGHT_VERIFY", "1"),
+            ("HEAPWRIGHT_POISON", "1"),
+            ("HEAPWRIGHT_YIELDS", "100"),
+            ("HEAPWRIGHT_PLAN", "immix"),
+        ],
     ] {
         run(program, arguments, settings);
     }

@@ -100,6 +100,11 @@ impl Port for FaultyPort {
         self.inner.commit(address, bytes)
     }
 
+    fn commit_executable(&self, address: Address, bytes: usize) -> Result<(), OsError> {
+        self.gate(Op::Commit, address, bytes)?;
+        self.inner.commit_executable(address, bytes)
+    }
+
     fn decommit(&self, address: Address, bytes: usize) -> Result<(), OsError> {
         self.gate(Op::Decommit, address, bytes)?;
         self.inner.decommit(address, bytes)

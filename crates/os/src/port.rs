@@ -1,4 +1,4 @@
-use crate::OsError;
+use crate::{Op, OsError};
 use core::ffi::CStr;
 use core::fmt::Debug;
 use heapwright_address::Address;
@@ -10,7 +10,7 @@ use heapwright_address::Address;
 /// - ranges, but for those of `reserve`, lie within what this port reserved and has not released;
 /// - a call either does all that it says or returns an error. `commit`, `decommit` and `protect` that fail may have treated
 ///   a first part of the range; contents are never lost by a failing `commit` or `protect`;
-/// - no call replaces a mapping that it did not make, and nothing is executable;
+/// - no call replaces a mapping that it did not make, and nothing is executable but what `commit_executable` says;
 /// - any thread may call at any time; calls on overlapping ranges are ordered by the caller;
 /// - no call allocates from malloc.
 pub trait Port: Send + Sync + Debug {
@@ -35,6 +35,20 @@ pub trait Port: Send + Sync + Debug {
     /// # Errors
     /// If the system has no memory for it.
     fn commit(&self, address: Address, bytes: usize) -> Result<(), OsError>;
+
+    /// As `commit`, and executable too, for machine code; `commit` takes that away again.
+    ///
+    /// # Errors
+    /// If the system has no memory for it, or a policy against memory that is both writable and executable; ENOSYS for a port
+    /// that has no such call.
+    fn commit_executable(&self, address: Address, bytes: usize) -> Result<(), OsError> {
+        Err(OsError {
+            op: Op::Commit,
+            address,
+            bytes,
+            errno: 38,
+        })
+    }
 
     /// Gives the memory of a committed range back. It stays readable and writable, and reads zero.
     ///

@@ -73,6 +73,16 @@ fn unmap(address: Address, bytes: usize) -> Result<(), OsError> {
     )
 }
 
+/// Sets what may be done with a range that this port reserved.
+fn allow(address: Address, bytes: usize, access: libc::c_int) -> Result<(), OsError> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    // SAFETY: the contract of `Port`: a range that this port reserved.
+    let result = unsafe { libc::mprotect(address.as_mut_ptr(), bytes, access) };
+    check(result, Op::Commit, address, bytes)
+}
+
 impl Port for SystemPort {
     #[inline]
     fn page_size(&self) -> usize {
@@ -130,18 +140,12 @@ impl Port for SystemPort {
     }
 
     fn commit(&self, address: Address, bytes: usize) -> Result<(), OsError> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        // SAFETY: the contract: a range that this port reserved.
-        let result = unsafe {
-            libc::mprotect(
-                address.as_mut_ptr(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-            )
-        };
-        check(result, Op::Commit, address, bytes)
+        allow(address, bytes, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn commit_executable(&self, address: Address, bytes: usize) -> Result<(), OsError> {
+        let all = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+        allow(address, bytes, all)
     }
 
     fn decommit(&self, address: Address, bytes: usize) -> Result<(), OsError> {

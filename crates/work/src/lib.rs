@@ -13,4 +13,4 @@ mod models;
 
 pub use error::{Panic, PhaseError, StartCause, StartError};
 pub use phase::{Phase, Worker};
-pub use pool::{Config, MAX_WORKERS, Pool};
+pub use pool::{Config, Delay, MAX_WORKERS, Pool};

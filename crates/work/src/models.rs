@@ -169,7 +169,7 @@ impl Phase for Tree {
 }
 
 fn with_helpers(helpers: usize, capacity: usize, check: impl FnOnce(&Arc<Team>)) {
-    let team = Arc::new(Team::new(helpers + 1, capacity).unwrap());
+    let team = Arc::new(Team::new(helpers + 1, capacity, None).unwrap());
     let threads: Vec<_> = (1..=helpers)
         .map(|index| {
             let team = Arc::clone(&team);

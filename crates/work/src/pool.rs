@@ -14,6 +14,9 @@ use std::thread::{Builder, JoinHandle};
 /// The most workers that a pool can have: one bit each in one word.
 pub const MAX_WORKERS: usize = 64;
 
+/// Called by a worker, with its index.
+pub type Delay = Arc<dyn Fn(usize) + Send + Sync>;
+
 /// How a [`Pool`] is made.
 #[derive(Clone)]
 pub struct Config {
@@ -30,6 +33,9 @@ pub struct Config {
     pub around_spawn: Option<fn(spawn: &mut dyn FnMut())>,
     /// Items that a worker can have on offer at a time; rounded up to a power of two.
     pub deque_capacity: usize,
+    /// Called by workers where the order of threads may matter: before one takes from another, enters a phase, or leaves it. A
+    /// test may let other threads go first there. It must not panic, nor wait for a worker.
+    pub delay: Option<Delay>,
 }
 
 impl Default for Config {
@@ -41,6 +47,7 @@ impl Default for Config {
             stack_bytes: 256 << 10,
             around_spawn: None,
             deque_capacity: 1024,
+            delay: None,
         }
     }
 }
@@ -53,6 +60,7 @@ impl fmt::Debug for Config {
             .field("stack_bytes", &self.stack_bytes)
             .field("around_spawn", &self.around_spawn.is_some())
             .field("deque_capacity", &self.deque_capacity)
+            .field("delay", &self.delay.is_some())
             .finish()
     }
 }
@@ -181,6 +189,7 @@ impl Pool {
             handles.push(handle);
             crew.helpers.store(handles.len(), Ordering::Release);
         }
+        crew.team.wait_for_arrivals(handles.len());
         Ok(())
     }
 
@@ -190,7 +199,8 @@ impl Pool {
             .deque_capacity
             .checked_next_power_of_two()
             .ok_or(StartCause::Memory)?;
-        let team = Team::new(workers, capacity).map_err(|_| StartCause::Memory)?;
+        let team = Team::new(workers, capacity, self.config.delay.clone())
+            .map_err(|_| StartCause::Memory)?;
         Ok(Crew {
             team: Arc::new(team),
             helpers: AtomicUsize::new(0),

@@ -19,11 +19,13 @@
 use crate::error::{Panic, PhaseError};
 use crate::parker::Parker;
 use crate::phase::{Phase, Worker};
+use crate::pool::Delay;
 use crate::primitive::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering, Padded, fence, lock,
 };
 use crate::ring::Ring;
 use std::collections::TryReserveError;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -67,7 +69,6 @@ struct Seat {
 }
 
 /// What the workers of a pool share.
-#[derive(Debug)]
 pub(crate) struct Team {
     door: Padded<AtomicU32>,
     waiting: Padded<AtomicU64>,
@@ -77,7 +78,21 @@ pub(crate) struct Team {
     /// Set when one of the next two is; so that a good phase looks at one word.
     trouble: AtomicBool,
     abandoned: AtomicUsize,
+    /// Helpers that have begun.
+    arrived: AtomicUsize,
     panic: Mutex<Option<Panic>>,
+    delay: Option<Delay>,
+}
+
+impl fmt::Debug for Team {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Team")
+            .field("door", &self.door)
+            .field("waiting", &self.waiting)
+            .field("seats", &self.seats)
+            .field("delay", &self.delay.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Runs a phase on the calling thread and nowhere else.
@@ -94,7 +109,11 @@ pub(crate) fn run_alone<P: Phase>(phase: &P) -> Result<(), PhaseError> {
 
 impl Team {
     /// A team for up to `workers` workers with rings of `capacity` items, a power of two.
-    pub(crate) fn new(workers: usize, capacity: usize) -> Result<Team, TryReserveError> {
+    pub(crate) fn new(
+        workers: usize,
+        capacity: usize,
+        delay: Option<Delay>,
+    ) -> Result<Team, TryReserveError> {
         let mut seats = Vec::new();
         seats.try_reserve_exact(workers)?;
         for _ in 0..workers {
@@ -111,8 +130,17 @@ impl Team {
             shutdown: AtomicBool::new(false),
             trouble: AtomicBool::new(false),
             abandoned: AtomicUsize::new(0),
+            arrived: AtomicUsize::new(0),
             panic: Mutex::new(None),
+            delay,
         })
+    }
+
+    /// Lets others go first, if the configuration says how.
+    fn delay(&self, me: usize) {
+        if let Some(delay) = &self.delay {
+            delay(me);
+        }
     }
 
     pub(crate) fn waiting(&self) -> &AtomicU64 {
@@ -162,6 +190,7 @@ impl Team {
             if let Some(item) = self.catch(LEADER) {
                 return Some(item);
             }
+            self.delay(LEADER);
             if self.leave() == 0 || !self.wait_to_enter() {
                 return None;
             }
@@ -203,8 +232,27 @@ impl Team {
 
     // ---- a helper ------------------------------------------------------------------------
 
+    /// Waits until so many helpers have begun, but not for long.
+    ///
+    /// A new thread takes locks of the standard library before it comes to our code. A fork at that moment would leave them
+    /// taken in the child for ever, and no thread that the child starts would get through: seen once in 12,000 forks of a test
+    /// that started threads while another forked. So a thread that comes back from `Pool::start` may fork.
+    #[cfg(not(loom))]
+    pub(crate) fn wait_for_arrivals(&self, helpers: usize) {
+        let begin = std::time::Instant::now();
+        while self.arrived.load(Ordering::Acquire) < helpers
+            && begin.elapsed() < std::time::Duration::from_millis(20)
+        {
+            std::thread::yield_now();
+        }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn wait_for_arrivals(&self, _: usize) {}
+
     /// The life of helper `me`. Returns after [`Team::shut_down`].
     pub(crate) fn help(&self, me: usize) {
+        self.arrived.fetch_add(1, Ordering::Release);
         let mut productive = false;
         loop {
             self.announce(me);
@@ -225,7 +273,11 @@ impl Team {
     /// Enters the open phase, if there is one and an item can be caught in it, and works.
     /// False: there was nothing to do.
     fn take_turn(&self, me: usize) -> bool {
-        if !self.work_in_sight() || !self.enter() {
+        if !self.work_in_sight() {
+            return false;
+        }
+        self.delay(me);
+        if !self.enter() {
             return false;
         }
         let first = self.catch(me);
@@ -247,6 +299,7 @@ impl Team {
                 self.abandon(me, worker.leftovers());
             }
         }
+        self.delay(me);
         if self.leave() == 0 {
             self.seats[LEADER].parker.notify();
         }
@@ -312,6 +365,7 @@ impl Team {
         }
         let (before, after) = self.seats.split_at(me);
         for victim in after[1..].iter().chain(before) {
+            self.delay(me);
             if let Some(item) = victim.ring.take_half(own) {
                 if !own.is_empty() || !victim.ring.is_empty() {
                     self.wake_one();

@@ -1,9 +1,10 @@
 //! A forked child has no helpers, and gets new ones.
 #![cfg(all(unix, not(loom)))]
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
 use heapwright_work::{Config, Phase, Pool, Worker};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Done when a helper has done the one item, or, without helpers, the leader.
@@ -56,7 +57,18 @@ fn in_child(child: impl FnOnce()) -> bool {
     let mut status = 0;
     // SAFETY: waits for the child just made.
     assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    if status != 0 {
+        eprintln!("the child ended with wait status {status:#x}");
+    }
     status == 0
+}
+
+/// One test at a time: a fork while another thread is being started or ends leaves locks of the standard library taken in the
+/// child.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn started() -> Pool {
@@ -70,6 +82,7 @@ fn started() -> Pool {
 
 #[test]
 fn a_child_gets_helpers_of_its_own() {
+    let _alone = alone();
     for round in 0..50 {
         let pool = started();
         if round % 2 == 0 {
@@ -99,14 +112,29 @@ fn a_child_gets_helpers_of_its_own() {
 /// Another thread runs phases all the time: the fork may come at any moment of one.
 #[test]
 fn a_fork_in_the_middle_of_a_phase() {
+    let _alone = alone();
     let pool = started();
     let stop = AtomicBool::new(false);
+    /// Also when an assertion fails: else the scope would wait for ever.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let begun = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
         scope.spawn(|| {
+            done_by(&pool);
+            begun.store(true, Ordering::Release);
             while !stop.load(Ordering::Relaxed) {
                 done_by(&pool);
             }
         });
+        while !begun.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
         for _ in 0..100 {
             assert!(in_child(|| {
                 pool.forget_helpers_after_fork();
@@ -114,12 +142,12 @@ fn a_fork_in_the_middle_of_a_phase() {
                 assert_eq!(done_by(&pool), 1);
             }));
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
 #[test]
 fn a_child_that_was_not_told_neither_hangs_nor_joins() {
+    let _alone = alone();
     let pool = started();
     assert!(in_child(|| {
         struct Empty;

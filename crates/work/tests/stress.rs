@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use heapwright_work::{Config, MAX_WORKERS, Phase, PhaseError, Pool, StartCause, Worker};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -83,9 +84,43 @@ fn trees_are_counted_exactly() {
                     helped += Tree::of(nodes, spare).run(&pool);
                 }
             }
-            assert_eq!(workers == 1, helped == 0, "{workers} workers");
+            if workers == 1 {
+                assert_eq!(helped, 0);
+                continue;
+            }
+            // Whether another worker gets a processor in time is the system's business, so for long enough.
+            let begin = Instant::now();
+            while helped == 0 {
+                assert!(
+                    begin.elapsed().as_secs() < 60,
+                    "no helper of {workers} workers ever got work"
+                );
+                helped += Tree::of(300_001, 0).run(&pool);
+            }
         }
     }
+}
+
+#[test]
+fn others_may_be_let_go_first() {
+    let called: Arc<[AtomicUsize; 3]> = Arc::default();
+    let counts = Arc::clone(&called);
+    let pool = Pool::new(Config {
+        workers: 3,
+        delay: Some(Arc::new(move |worker| {
+            let count = counts[worker].fetch_add(1, Ordering::Relaxed);
+            if count.is_multiple_of(3) {
+                std::thread::yield_now();
+            }
+        })),
+        ..Config::default()
+    });
+    pool.start().unwrap();
+    for _ in 0..50 {
+        Tree::of(2000, 0).run(&pool);
+    }
+    drop(pool);
+    assert!(called.iter().any(|c| c.load(Ordering::Relaxed) > 50));
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Run {
 
 /// A thread's runs. All zero is the valid first state, so it may live in freshly mapped memory.
 ///
-/// It is used by one thread, and read by the collector while that thread is stopped (Vm rule 5).
+/// It is used by one thread, and read by the collector while that thread is stopped (WordVm rule 5).
 #[derive(Debug)]
 #[repr(C)]
 pub struct LocalRuns {
@@ -103,6 +103,9 @@ impl LocalRuns {
             runs: [const { [Run::NEW; CLASS_COUNT] }; FAST_KINDS],
         }
     }
+
+    /// Where the run of kind 0 and class 0 is: for [`super::FastPath`].
+    pub const FIRST: usize = core::mem::offset_of!(Self, runs);
 
     /// The run of a kind below [`FAST_KINDS`] and a class.
     #[inline(always)]
@@ -133,7 +136,7 @@ impl LocalRuns {
     }
 }
 
-// SAFETY: Vm rule 5: one thread uses the runs, others only look while it is stopped, which synchronises.
+// SAFETY: WordVm rule 5: one thread uses the runs, others only look while it is stopped, which synchronises.
 unsafe impl Sync for LocalRuns {}
 // SAFETY: plain addresses; nothing in it belongs to a particular thread.
 unsafe impl Send for LocalRuns {}

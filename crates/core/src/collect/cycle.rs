@@ -1,36 +1,40 @@
-//! One collection: the steps that a plan strings together.
+//! One collection of a heap of objects: the steps that a plan strings together.
 //!
-//! A plan's `collect` receives a [`Collector`] and calls [`Collector::pause`]; inside, a [`Pause`] proves that the world is
-//! stopped. All memory that the steps need is set up when the heap is built or before the world stops: a stopped thread may
-//! hold malloc's lock.
+//! A [`Pause`] proves that the world is stopped. Its steps are, in the order in which plans use them: what is to be traced
+//! ([`Pause::begin_full`], [`Pause::evacuate`]), [`Pause::trace`], [`Pause::weak`], and [`Pause::sweep`].
 
-use super::marker::{MarkStack, Marker};
-use crate::alloc::{CLASSES, Run};
+use super::local::{Barrier, Locals};
+use super::trace::{Outcomes, Pins, Roots, Trace, TraceStack, Tracer};
+use crate::alloc::BLOCK_BYTES;
+use crate::bugs::{Bug, is_on};
 use crate::event::{CollectionStats, Event, Listener};
-use crate::space::{MarkSweep, Stock};
+use crate::options::Evacuate;
+use crate::space::objects::{Header, ObjectSpace, ObjectStock, Swept, examine_all};
+use crate::space::tables::Policy;
 use crate::verify;
-use crate::vm::{Closure, Visitor, Vm};
+use crate::vm::{RootVisitor, Vm, WeakLookup};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use heapwright_address::ObjectReference;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use heapwright_os::clock;
 use heapwright_work::{Phase, Pool, Worker};
 
-/// The mark stacks of a heap's workers.
+/// The stacks of a heap's workers.
 #[derive(Debug)]
-pub struct MarkStacks(Vec<UnsafeCell<MarkStack>>);
+pub struct TraceStacks(Vec<UnsafeCell<TraceStack>>);
 
 // SAFETY: stack n is used by worker n of a running phase, or by the collecting thread when none runs.
-unsafe impl Sync for MarkStacks {}
+unsafe impl Sync for TraceStacks {}
 
-impl MarkStacks {
-    /// One stack for each worker; there is at least one.
+impl TraceStacks {
+    /// One for each worker; there is at least one.
     #[must_use]
-    pub fn new(stacks: Vec<MarkStack>) -> Self {
+    pub fn new(stacks: Vec<TraceStack>) -> Self {
         Self(stacks.into_iter().map(UnsafeCell::new).collect())
     }
 
-    fn len(&self) -> usize {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
@@ -40,210 +44,658 @@ impl MarkStacks {
         clippy::mut_from_ref,
         reason = "each stack belongs to one worker at a time, see the Sync impl"
     )]
-    unsafe fn stack(&self, index: usize) -> &mut MarkStack {
+    pub(crate) unsafe fn stack(&self, index: usize) -> &mut TraceStack {
         // SAFETY: the caller's promise.
         unsafe { &mut *self.0[index].get() }
     }
 }
 
-/// A collection that is under way. Exists while the heap's lock is held.
-pub struct Collector<'h, V: Vm> {
-    pub(crate) vm: &'h V,
-    pub(crate) space: &'h MarkSweep,
-    pub(crate) stock: &'h mut Stock,
-    pub(crate) central: &'h [Run],
-    pub(crate) central_class: fn(usize) -> usize,
-    pub(crate) pool: &'h Pool,
-    pub(crate) stacks: &'h MarkStacks,
-    /// The collecting thread marks alone.
-    pub(crate) alone: bool,
-    pub(crate) verify: bool,
-    pub(crate) listener: Option<&'h dyn Listener>,
-    pub(crate) stats: CollectionStats,
-}
-
-impl<V: Vm> core::fmt::Debug for Collector<'_, V> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Collector")
-            .field("stats", &self.stats)
-            .finish_non_exhaustive()
-    }
+/// What a trace is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// Where objects of moving blocks go.
+    pub to: Policy,
+    /// Some blocks are moving: slots are updated.
+    pub moves: bool,
+    /// What is reached is old from now on, and writes to it are remembered.
+    pub unlog: bool,
+    /// Old objects that were written to are roots: what is old otherwise is not looked at.
+    pub minor: bool,
 }
 
 /// Proof that the world is stopped.
-#[derive(Debug)]
-pub struct Pause<'c, 'h, V: Vm> {
-    cycle: &'c mut Collector<'h, V>,
+#[allow(missing_debug_implementations, reason = "holds the runtime")]
+pub struct Pause<'h, V: Vm> {
+    pub(crate) vm: &'h V,
+    pub(crate) space: &'h ObjectSpace,
+    pub(crate) locals: &'h Locals<V>,
+    pub(crate) pool: &'h Pool,
+    pub(crate) stacks: &'h TraceStacks,
+    /// Objects that must not move.
+    pub(crate) pinned: &'h [usize],
+    /// Old objects that were written to by mutators that have ended.
+    pub(crate) orphans: &'h [usize],
+    /// Objects that live as long as the heap: all, or for a minor collection those that are young.
+    pub(crate) immortals: &'h [usize],
+    /// References that were overwritten while marking concurrently.
+    pub(crate) overwritten: &'h [usize],
+    /// The collecting thread works alone.
+    pub(crate) alone: bool,
+    pub(crate) verify: bool,
+    pub(crate) listener: Option<&'h dyn Listener>,
+    /// Pages that may be in use.
+    pub(crate) limit: usize,
+    /// The option `evacuate`.
+    pub(crate) evacuate: Evacuate,
+    /// The option `yields` is on.
+    pub(crate) yields: bool,
+    /// The last collection did not make enough room.
+    pub(crate) emergency: bool,
+    pub(crate) stats: CollectionStats,
+    pub(crate) swept: Swept,
+    pub(crate) kind: Option<Kind>,
+    /// What is dead was found dead: the runtime kept nothing alive in [`Pause::weak`], and nothing ran meanwhile.
+    pub(crate) exact: bool,
 }
 
-impl<'h, V: Vm> Collector<'h, V> {
-    /// Stops the world, runs `steps`, and starts it again.
-    pub fn pause(&mut self, steps: impl FnOnce(&mut Pause<'_, 'h, V>)) {
-        self.vm.before_stop();
-        let start = clock::monotonic_ns();
-        self.stats.start_ns = start;
-        self.vm.stop_world();
-        self.stats.stop_ns = clock::monotonic_ns() - start;
-        steps(&mut Pause { cycle: self });
-        self.vm.start_world();
-        self.stats.pause_ns = clock::monotonic_ns() - start;
-    }
-
-    /// After the pause: frees what was not marked.
-    pub fn sweep(&mut self) {
-        let start = clock::monotonic_ns();
-        let swept = self.stock.sweep(self.space);
-        self.stats.live_bytes = swept.live;
-        self.stats.marked_cells = swept.cells;
-        self.stats.live_leaf_bytes = swept.live_leaf;
-        self.stats.sweep_ns = clock::monotonic_ns() - start;
-    }
-}
-
-impl<V: Vm> Pause<'_, '_, V> {
-    /// Marks the cells of all threads' runs: they are handed out to a thread, though not yet to the program.
-    pub fn keep_runs(&mut self) {
-        let space = self.cycle.space;
-        self.cycle
-            .vm
-            .local_runs(&mut |runs| runs.each(|_, class, run| space.keep(run, class)));
-        for (index, run) in self.cycle.central.iter().enumerate() {
-            if run.end() != 0 {
-                space.keep(run, (self.cycle.central_class)(index));
-            }
+impl<'h, V: Vm> Pause<'h, V> {
+    /// Nothing is marked any more: all will be traced.
+    pub fn begin_full(&mut self) {
+        self.stats.full = true;
+        if !is_on(Bug::MarksKept) {
+            self.space.clear_marks();
+        }
+        if !is_on(Bug::LinesReusedWhileTracing) {
+            self.space.with(ObjectStock::forget_recyclable);
         }
     }
 
-    /// Marks all that the roots reach.
-    pub fn trace(&mut self) {
-        let start = clock::monotonic_ns();
-        let c = &mut *self.cycle;
-        let mut lost = false;
-        if c.alone {
-            // SAFETY: no phase is running, so this thread alone uses the stacks.
-            let stack = unsafe { c.stacks.stack(0) };
-            let mut marker = Marker::<V, false>::new(c.vm, c.space, stack);
-            roots(c.vm, c.space, &mut marker);
-            c.stats.root_bytes = marker.ranges();
-            marker.drain();
+    /// Has the objects of a policy's blocks moved by the next trace.
+    pub fn evacuate(&mut self, policy: Policy) {
+        if policy == Policy::Nursery {
+            let space = self.space;
+            space.with(|stock: &mut ObjectStock| stock.evacuate_nursery(space));
         } else {
-            let phase = ClosurePhase {
-                vm: c.vm,
-                space: c.space,
-                stacks: c.stacks,
-                lost: AtomicBool::new(false),
-                root_bytes: AtomicUsize::new(0),
-            };
-            // A phase fails only if the runtime panicked in a scan on some worker, whose objects are gone then: mark on, alone,
-            // from the roots and from all that is marked.
-            let failed = c.pool.run(&phase).is_err();
-            lost = phase.lost.into_inner() || failed;
-            c.stats.root_bytes = phase.root_bytes.into_inner();
-            if failed {
-                // SAFETY: the phase has ended.
-                let stack = unsafe { c.stacks.stack(0) };
-                let mut marker = Marker::<V, false>::new(c.vm, c.space, stack);
-                roots(c.vm, c.space, &mut marker);
-                marker.drain();
-            }
+            self.space.evacuate(policy);
         }
-        if lost {
-            // SAFETY: the phase has ended.
-            let stack = unsafe { c.stacks.stack(0) };
-            let mut marker = Marker::<V, false>::new(c.vm, c.space, stack);
-            marker.set_lost();
-            marker.drain();
-        }
-        c.stats.workers = if c.alone { 1 } else { c.stacks.len() };
-        c.stats.mark_ns = clock::monotonic_ns() - start;
     }
 
-    /// Weak references and finalizers.
+    /// Has the objects of fragmented blocks moved by the next trace (or of all blocks, or of none: the option `evacuate`), as far as
+    /// there is room: true if there are any.
+    pub fn evacuate_fragmented(&mut self) -> bool {
+        let (space, limit, emergency) = (self.space, self.limit, self.emergency);
+        let evacuate = self.evacuate;
+        if evacuate == Evacuate::Never {
+            return false;
+        }
+        space.with(|stock| {
+            let free = limit.saturating_sub(stock.used_pages()) * crate::space::pages::PAGE;
+            if evacuate == Evacuate::All {
+                return stock.choose_all(space, free);
+            }
+            let free_lines = stock.free_line_bytes();
+            // Worth its time when much is lost to holes, or when there is no other way.
+            if !emergency
+                && free_lines * 5 < stock.pages_of(Policy::Immix) * crate::space::pages::PAGE
+            {
+                return 0;
+            }
+            stock.choose_fragmented(space, free)
+        }) != 0
+    }
+
+    /// Marks or moves all that is reachable.
+    pub fn trace(&mut self, kind: Kind) {
+        let start = clock::monotonic_ns();
+        self.kind = Some(kind);
+        if kind.moves {
+            self.hold_pinned(kind.to);
+        }
+        let trace = self.new_trace(kind);
+        match (self.alone, kind.moves) {
+            (true, false) => self.trace_as::<false, false>(&trace, kind),
+            (true, true) => self.trace_as::<false, true>(&trace, kind),
+            (false, false) => self.trace_as::<true, false>(&trace, kind),
+            (false, true) => self.trace_as::<true, true>(&trace, kind),
+        }
+        self.stats.copied_bytes += trace.copied.into_inner();
+        self.stats.workers = if self.alone { 1 } else { self.stacks.count() };
+        self.stats.mark_ns += clock::monotonic_ns() - start;
+    }
+
+    fn new_trace(&self, kind: Kind) -> Trace<'h, V> {
+        Trace {
+            vm: self.vm,
+            space: self.space,
+            to: kind.to,
+            unlog: kind.unlog,
+            copied: AtomicUsize::new(0),
+            stayed: AtomicUsize::new(0),
+            pending: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
+        }
+    }
+
+    /// Keeps pinned objects, and what ambiguous roots lead to, where they are: their blocks become blocks of `to`. A trace that
+    /// moves does that by itself.
+    pub fn hold_pinned(&self, to: Policy) {
+        for object in self.pinned {
+            self.space.hold(*object, to);
+        }
+        if V::PINS {
+            let phase = PinsPhase {
+                pause: self,
+                parts: Share::of(self.root_parts()),
+                to,
+            };
+            if self.alone {
+                phase.parts();
+            } else {
+                let _ = self.pool.run(&phase);
+            }
+        }
+    }
+
+    /// How many mutators there are.
+    pub(crate) fn mutators(&self) -> usize {
+        self.locals.count()
+    }
+
+    /// In how many parts the roots can be scanned: each mutator's, the runtime's, and the parts that it divides others into.
+    pub(crate) fn root_parts(&self) -> usize {
+        self.mutators() + 1 + self.vm.root_parts()
+    }
+
+    /// Reports one of these parts. One worker for each.
+    pub(crate) fn roots_of<R: RootVisitor>(&self, part: usize, visit: &mut R) {
+        let mutators = self.mutators();
+        if part < mutators {
+            // SAFETY: a pause: the world is stopped; one worker has this part.
+            unsafe {
+                self.locals.visit(part, |local| {
+                    self.vm.thread_roots(&mut local.thread, visit);
+                });
+            }
+        } else if part == mutators {
+            self.vm.roots(visit);
+        } else {
+            self.vm.roots_of(part - mutators - 1, visit);
+        }
+    }
+
+    fn trace_as<const SHARED: bool, const MOVES: bool>(&self, trace: &Trace<'h, V>, kind: Kind) {
+        if SHARED {
+            // A phase fails only if the runtime panicked in a scan on some worker, whose edges are gone then. The panic is
+            // reported by the runtime's own means; what was lost is found again from the objects in the bitmap, or not at
+            // all: rule 6.
+            if self.yields {
+                let _ = self.pool.run(&self.phase::<MOVES, true>(trace, kind));
+            } else {
+                let _ = self.pool.run(&self.phase::<MOVES, false>(trace, kind));
+            }
+            if trace.stayed.load(Ordering::Relaxed) != 0 {
+                Header::<V>::new(self.space).settle();
+            }
+        } else {
+            // SAFETY: no phase is running, so this thread alone uses the stacks.
+            let stack = unsafe { self.stacks.stack(0) };
+            let mut tracer = Tracer::<V, false, MOVES>::new(trace, stack);
+            self.start(&mut tracer, kind, &Share::of(self.root_parts()));
+            tracer.run(None);
+        }
+        if SHARED && trace.pending.load(Ordering::Relaxed) != 0 {
+            // SAFETY: the phase has ended.
+            let stack = unsafe { self.stacks.stack(0) };
+            Tracer::<V, false, MOVES>::new(trace, stack).run(None);
+        }
+    }
+
+    fn phase<'p, const MOVES: bool, const YIELDS: bool>(
+        &'p self,
+        trace: &'p Trace<'h, V>,
+        kind: Kind,
+    ) -> TracePhase<'p, 'h, V, MOVES, YIELDS> {
+        TracePhase {
+            pause: self,
+            trace,
+            kind,
+            parts: Share::of(self.root_parts()),
+        }
+    }
+
+    /// Is a concurrent mark under way?
+    #[must_use]
+    pub fn is_marking(&self) -> bool {
+        self.space.marking()
+    }
+
+    /// Begins to mark while mutators run: remembers what the roots refer to; from now on mutators remember what they overwrite,
+    /// and what they allocate counts as marked (a snapshot at the beginning: Yuasa, "Real-time garbage collection on
+    /// general-purpose machines", 1990).
+    pub fn begin_marking(&mut self, kind: Kind) {
+        let start = clock::monotonic_ns();
+        let trace = self.new_trace(kind);
+        // SAFETY: no phase is running, and the concurrent marker is stopped.
+        let stack = unsafe { self.stacks.stack(0) };
+        let parts = Share::of(self.root_parts());
+        self.start(
+            &mut Tracer::<V, true, false>::new(&trace, stack),
+            kind,
+            &parts,
+        );
+        self.space.set_marking(true);
+        self.set_barriers(Barrier::Snapshot);
+        self.stats.mark_ns += clock::monotonic_ns() - start;
+    }
+
+    /// Completes such a mark.
+    pub fn finish_marking(&mut self, kind: Kind) {
+        let start = clock::monotonic_ns();
+        self.stats.full = true;
+        self.kind = Some(kind);
+        self.exact = false;
+        self.space.set_marking(false);
+        let trace = self.new_trace(kind);
+        if self.alone {
+            // SAFETY: as in `begin_marking`.
+            let stack = unsafe { self.stacks.stack(0) };
+            let mut tracer = Tracer::<V, false, false>::new(&trace, stack);
+            self.snapshots(&mut tracer);
+            tracer.run(None);
+        } else {
+            let (pause, trace) = (&*self, &trace);
+            let _ = if self.yields {
+                self.pool.run(&FinishPhase::<V, true> { pause, trace })
+            } else {
+                self.pool.run(&FinishPhase::<V, false> { pause, trace })
+            };
+            if trace.pending.load(Ordering::Relaxed) != 0 {
+                // SAFETY: the phase has ended.
+                let stack = unsafe { self.stacks.stack(0) };
+                Tracer::<V, false, false>::new(trace, stack).run(None);
+            }
+        }
+        self.set_barriers(Barrier::None);
+        self.stats.mark_ns += clock::monotonic_ns() - start;
+    }
+
+    /// Reports what was overwritten since the mark began, as far as the concurrent marker did not see it.
+    fn snapshots<const SHARED: bool, const YIELDS: bool>(
+        &self,
+        tracer: &mut Tracer<'_, V, SHARED, false, YIELDS>,
+    ) {
+        for object in self.orphans.iter().chain(self.overwritten) {
+            tracer.accept(*object << 16);
+        }
+        // SAFETY: a pause: the world is stopped; only the leader of a phase comes here.
+        unsafe {
+            self.locals.each(|local| {
+                for object in local.log.drain(..) {
+                    tracer.accept(object << 16);
+                }
+            });
+        }
+    }
+
+    fn set_barriers(&self, barrier: Barrier) {
+        let header = match barrier {
+            Barrier::Snapshot => self.space.marked_header(),
+            _ => 0,
+        };
+        // SAFETY: a pause.
+        unsafe {
+            self.locals.each(|local| {
+                local.barrier = barrier;
+                local.new_header = header;
+            });
+        }
+    }
+
+    /// Reports roots, and remembered objects, to a tracer: the parts that it takes.
+    fn start<const SHARED: bool, const MOVES: bool, const YIELDS: bool>(
+        &self,
+        tracer: &mut Tracer<'_, V, SHARED, MOVES, YIELDS>,
+        kind: Kind,
+        parts: &Share,
+    ) {
+        let mutators = self.mutators();
+        while let Some(part) = parts.next() {
+            if part < mutators {
+                // SAFETY: a pause: the world is stopped; one worker has this part.
+                unsafe {
+                    self.locals.visit(part, |local| {
+                        let log = core::mem::take(&mut local.log);
+                        if kind.minor && local.barrier == Barrier::Object {
+                            for object in &log {
+                                tracer.remember(*object);
+                            }
+                        }
+                        local.log = log;
+                        local.log.clear();
+                    });
+                }
+                if part == 0 && is_on(Bug::MutatorSkipped) {
+                    continue;
+                }
+            } else if part == mutators {
+                for object in self.immortals {
+                    let _ = tracer.reach(*object);
+                }
+                if kind.minor {
+                    for object in self.orphans {
+                        tracer.remember(*object);
+                    }
+                }
+            }
+            self.roots_of(part, &mut Roots(&mut *tracer));
+        }
+    }
+
+    /// Weak references.
     pub fn weak(&mut self) {
         let start = clock::monotonic_ns();
-        let c = &mut *self.cycle;
-        // SAFETY: no phase is running.
-        let stack = unsafe { c.stacks.stack(0) };
-        let mut marker = Marker::<V, false>::new(c.vm, c.space, stack);
-        c.vm.weak(&mut marker);
-        marker.drain();
-        c.stats.weak_ns = clock::monotonic_ns() - start;
+        if let Some(kind) = self.kind.filter(|_| !is_on(Bug::WeakSkipped)) {
+            let trace = self.new_trace(kind);
+            // SAFETY: no phase is running.
+            let stack = unsafe { self.stacks.stack(0) };
+            if kind.moves {
+                let mut tracer = Tracer::<V, false, true>::new(&trace, stack);
+                self.vm.weak(&mut tracer);
+                tracer.run(None);
+            } else {
+                let mut tracer = Tracer::<V, false, false>::new(&trace, stack);
+                self.vm.weak(&mut tracer);
+                tracer.run(None);
+            }
+            self.weak_parts(|| Outcomes::new(&trace));
+            self.stats.copied_bytes += trace.copied.into_inner();
+            self.exact &= trace.kept.into_inner() == 0;
+        }
+        self.stats.weak_ns += clock::monotonic_ns() - start;
     }
 
-    /// Checks the closure and the tables, if the option `verify` is on.
-    pub fn verify(&mut self) {
-        let c = &mut *self.cycle;
-        if !c.verify {
+    /// The parts of weak references that the runtime divides them into; `lookup` makes what answers one worker.
+    pub(crate) fn weak_parts<W: WeakLookup>(&self, lookup: impl Fn() -> W + Sync) {
+        let count = self.vm.weak_parts();
+        if count == 0 {
+            return;
+        }
+        let phase = WeakPhase {
+            vm: self.vm,
+            parts: Share::of(count),
+            lookup: &lookup,
+        };
+        if self.alone {
+            phase.parts();
+        } else {
+            let _ = self.pool.run(&phase);
+        }
+    }
+
+    /// Frees what was not reached, and checks the heap if the option `verify` is on.
+    pub fn sweep(&mut self) {
+        let start = clock::monotonic_ns();
+        let (space, kind) = (self.space, self.kind);
+        for index in 0..self.stacks.count() {
+            // SAFETY: no phase is running.
+            let stack = unsafe { self.stacks.stack(index) };
+            stack.region.clear();
+            stack.overflow.clear();
+            stack.shrink();
+        }
+        if let Some(kind) = kind {
+            if !kind.minor {
+                self.examine(kind.to);
+            }
+            self.swept =
+                space.with(|stock: &mut ObjectStock| stock.sweep(space, !kind.minor, kind.to));
+        }
+        self.stats.sweep_ns += clock::monotonic_ns() - start;
+        self.check();
+    }
+
+    /// Looks at all blocks after a full trace, with all workers if there are many.
+    fn examine(&self, promoted: Policy) {
+        let examine = ExaminePhase {
+            space: self.space,
+            promoted,
+            next: AtomicUsize::new(0),
+        };
+        if self.alone || self.space.cells().extent() < 2 * PORTION {
+            examine.portions();
+        } else {
+            let _ = self.pool.run(&examine);
+        }
+    }
+
+    /// Looks for free memory that was written to since the last collection, if the options `verify` and `poison` are on. Before the
+    /// first trace.
+    pub(crate) fn check_free(&mut self) {
+        if self.verify {
+            let listener = self.listener;
+            self.stats.violations += verify::objects::check_free(self.space, &mut |violation| {
+                if let Some(listener) = listener {
+                    listener.event(Event::Violation(&violation));
+                }
+            });
+        }
+    }
+
+    fn check(&mut self) {
+        let Some(kind) = self.kind else {
+            return;
+        };
+        if !self.verify {
             return;
         }
         let start = clock::monotonic_ns();
-        let listener = c.listener;
-        c.stats.violations = verify::check(c.vm, c.space, c.stock, &mut |violation| {
+        let listener = self.listener;
+        let mut report = |violation| {
             if let Some(listener) = listener {
                 listener.event(Event::Violation(&violation));
             }
-        });
-        c.stats.verify_ns = clock::monotonic_ns() - start;
-    }
-
-    /// Makes the marks the object map.
-    pub fn adopt_marks(&mut self) {
-        self.cycle.space.flip();
+        };
+        let mut check = verify::objects::Check::new(self.vm, self.space, kind.unlog, &mut report);
+        for part in 0..self.root_parts() {
+            self.roots_of(part, &mut check);
+        }
+        for object in self.immortals {
+            check.reach(0, *object);
+        }
+        self.stats.violations += check.finish(self.exact && !kind.minor);
+        self.stats.verify_ns += clock::monotonic_ns() - start;
     }
 }
 
-/// Reports the roots to a marker: the runtime's, and the cells of kinds that are never collected.
-fn roots<V: Vm, T: Visitor>(vm: &V, space: &MarkSweep, marker: &mut T) {
-    vm.roots(marker);
-    space.for_each(
-        space.parity(),
-        |entry| !space.kind(entry.kind()).collectable,
-        |cell| {
-            if let Some(object) = ObjectReference::from_address(cell.start) {
-                marker.object(object);
+/// Numbers that workers share, each of which one worker takes.
+pub(crate) struct Share {
+    next: AtomicUsize,
+    count: usize,
+}
+
+impl Share {
+    /// The numbers below `count`.
+    pub(crate) fn of(count: usize) -> Self {
+        Self {
+            next: AtomicUsize::new(0),
+            count,
+        }
+    }
+
+    /// How many have not been taken.
+    pub(crate) fn left(&self) -> usize {
+        self.count.saturating_sub(self.next.load(Ordering::Relaxed))
+    }
+
+    /// The next one, for the calling worker alone.
+    pub(crate) fn next(&self) -> Option<usize> {
+        // Not counted up for ever by those who come too late.
+        if self.next.load(Ordering::Relaxed) >= self.count {
+            return None;
+        }
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        (next < self.count).then_some(next)
+    }
+}
+
+/// What helpers are called with to a phase whose work is not shared as items: they take portions of it as they come.
+pub(crate) const COME: usize = 0;
+
+/// Calls helpers to such a phase, no more than there are portions for. Helpers come only for an item: without one the phase would
+/// stay on its first worker.
+pub(crate) fn call_helpers(worker: &mut Worker<'_>, portions: usize) {
+    if worker.index() != 0 {
+        return;
+    }
+    for _ in 1..portions {
+        if !worker.hungry() || worker.share(&[COME]) == 0 {
+            return;
+        }
+    }
+}
+
+struct PinsPhase<'p, 'h, V: Vm> {
+    pause: &'p Pause<'h, V>,
+    parts: Share,
+    to: Policy,
+}
+
+// SAFETY: of the pause only the runtime, the space and the mutators are used, each by its own rule.
+unsafe impl<V: Vm> Sync for PinsPhase<'_, '_, V> {}
+
+impl<V: Vm> PinsPhase<'_, '_, V> {
+    fn parts(&self) {
+        let mut pins = Pins {
+            vm: self.pause.vm,
+            space: self.pause.space,
+            to: self.to,
+            found: 0,
+        };
+        while let Some(part) = self.parts.next() {
+            self.pause.roots_of(part, &mut pins);
+        }
+    }
+}
+
+impl<V: Vm> Phase for PinsPhase<'_, '_, V> {
+    fn work(&self, worker: &mut Worker<'_>) {
+        call_helpers(worker, self.parts.left());
+        self.parts();
+        while worker.next().is_some() {}
+    }
+}
+
+struct WeakPhase<'p, V: Vm, F> {
+    vm: &'p V,
+    parts: Share,
+    lookup: &'p F,
+}
+
+impl<V: Vm, W: WeakLookup, F: Fn() -> W> WeakPhase<'_, V, F> {
+    fn parts(&self) {
+        let mut lookup = (self.lookup)();
+        while let Some(part) = self.parts.next() {
+            if part == 3 && is_on(Bug::WeakPartSkipped) {
+                continue;
             }
-        },
-    );
+            self.vm.weak_of(part, &mut lookup);
+        }
+    }
 }
 
-struct ClosurePhase<'a, V: Vm> {
-    vm: &'a V,
-    space: &'a MarkSweep,
-    stacks: &'a MarkStacks,
-    lost: AtomicBool,
-    root_bytes: AtomicUsize,
+impl<V: Vm, W: WeakLookup, F: Fn() -> W + Sync> Phase for WeakPhase<'_, V, F> {
+    fn work(&self, worker: &mut Worker<'_>) {
+        call_helpers(worker, self.parts.left());
+        self.parts();
+        while worker.next().is_some() {}
+    }
 }
 
-impl<V: Vm> Phase for ClosurePhase<'_, V> {
+/// Bytes of the heap that one worker examines at a time.
+const PORTION: usize = 64 * BLOCK_BYTES;
+
+struct ExaminePhase<'h> {
+    space: &'h ObjectSpace,
+    promoted: Policy,
+    /// The number of the next portion.
+    next: AtomicUsize,
+}
+
+impl ExaminePhase<'_> {
+    fn portions(&self) {
+        let extent = self.space.cells().extent();
+        loop {
+            let start = self.next.fetch_add(1, Ordering::Relaxed) * PORTION;
+            if start >= extent {
+                return;
+            }
+            let blocks = (start..extent.min(start + PORTION)).step_by(BLOCK_BYTES);
+            examine_all(self.space, blocks, self.promoted);
+        }
+    }
+}
+
+impl Phase for ExaminePhase<'_> {
+    fn work(&self, worker: &mut Worker<'_>) {
+        call_helpers(worker, self.space.cells().extent().div_ceil(PORTION));
+        self.portions();
+        while worker.next().is_some() {}
+    }
+}
+
+struct FinishPhase<'p, 'h, V: Vm, const YIELDS: bool> {
+    pause: &'p Pause<'h, V>,
+    trace: &'p Trace<'h, V>,
+}
+
+// SAFETY: as for `TracePhase`.
+unsafe impl<V: Vm, const YIELDS: bool> Sync for FinishPhase<'_, '_, V, YIELDS> {}
+
+impl<V: Vm, const YIELDS: bool> Phase for FinishPhase<'_, '_, V, YIELDS> {
     fn work(&self, worker: &mut Worker<'_>) {
         // SAFETY: the pool runs the phase once for each worker index.
-        let stack = unsafe { self.stacks.stack(worker.index()) };
-        let mut marker = Marker::<V, true>::new(self.vm, self.space, stack);
+        let stack = unsafe { self.pause.stacks.stack(worker.index()) };
+        let mut tracer = Tracer::<V, true, false, YIELDS>::new(self.trace, stack);
         if worker.index() == 0 {
-            roots(self.vm, self.space, &mut marker);
-            self.root_bytes.store(marker.ranges(), Ordering::Relaxed);
+            self.pause.snapshots(&mut tracer);
         }
-        marker.run(Some(worker));
-        while let Some(object) = worker.next() {
-            marker.accept(object);
-            marker.run(Some(worker));
+        tracer.run(Some(worker));
+        while let Some(entry) = worker.next() {
+            tracer.accept(entry);
+            tracer.run(Some(worker));
         }
-        self.lost.fetch_or(marker.lost(), Ordering::Relaxed);
     }
 }
 
-impl MarkSweep {
-    /// Marks the cells of a run.
-    fn keep(&self, run: &Run, class: usize) {
-        let (cursor, limit) = run.cells();
-        let base = self.tables().base();
-        if cursor < limit {
-            self.set_bits(
-                cursor - base,
-                limit - base,
-                CLASSES[class].bytes as usize,
-                self.parity() ^ 1,
-            );
+struct TracePhase<'p, 'h, V: Vm, const MOVES: bool, const YIELDS: bool> {
+    pause: &'p Pause<'h, V>,
+    trace: &'p Trace<'h, V>,
+    kind: Kind,
+    /// Of the roots.
+    parts: Share,
+}
+
+// SAFETY: of the pause only the runtime, the space, the stacks and the mutators are used, each by its own rule.
+unsafe impl<V: Vm, const MOVES: bool, const YIELDS: bool> Sync
+    for TracePhase<'_, '_, V, MOVES, YIELDS>
+{
+}
+
+impl<V: Vm, const MOVES: bool, const YIELDS: bool> Phase for TracePhase<'_, '_, V, MOVES, YIELDS> {
+    fn work(&self, worker: &mut Worker<'_>) {
+        // SAFETY: the pool runs the phase once for each worker index.
+        let stack = unsafe { self.pause.stacks.stack(worker.index()) };
+        let mut tracer = Tracer::<V, true, MOVES, YIELDS>::new(self.trace, stack);
+        // A mutator's roots are few; what the runtime divides into parts is not.
+        call_helpers(worker, self.pause.vm.root_parts());
+        self.pause.start(&mut tracer, self.kind, &self.parts);
+        tracer.run(Some(worker));
+        while let Some(entry) = worker.next() {
+            if entry == COME {
+                continue;
+            }
+            tracer.accept(entry);
+            tracer.run(Some(worker));
         }
     }
 }

@@ -18,10 +18,11 @@
 //! If the stack cannot grow, the object is marked but not pushed; at the end of the drain all marked cells are scanned again
 //! until nothing was lost (the classical answer to mark stack overflow).
 
+use super::yields::Yields;
 use crate::alloc::{MAX_SMALL, size_class::GRANULE};
 use crate::space::MarkSweep;
 use crate::space::tables::{Entry, Tables, prefetch};
-use crate::vm::{Closure, Visitor, Vm};
+use crate::vm::{Closure, WordVisitor, WordVm};
 use core::sync::atomic::Ordering;
 use heapwright_address::{Address, ObjectReference, WildWord};
 use heapwright_memory::MappedVec;
@@ -94,13 +95,18 @@ pub struct MarkStack {
     objects: MappedVec<usize>,
     /// Those below this were given to others.
     shared: usize,
+    pub(super) yields: Yields,
 }
 
 impl MarkStack {
     /// An empty stack.
     #[must_use]
-    pub fn new(objects: MappedVec<usize>) -> Self {
-        Self { objects, shared: 0 }
+    pub fn new(objects: MappedVec<usize>, yields: Yields) -> Self {
+        Self {
+            objects,
+            shared: 0,
+            yields,
+        }
     }
 
     #[inline(always)]
@@ -287,7 +293,7 @@ enum Outcome {
 
 /// Marks for one worker. `SHARED`: others mark at the same time.
 #[derive(Debug)]
-pub struct Marker<'a, V: Vm, const SHARED: bool> {
+pub struct Marker<'a, V: WordVm, const SHARED: bool> {
     vm: &'a V,
     space: &'a MarkSweep,
     tables: Tables,
@@ -306,7 +312,7 @@ pub struct Marker<'a, V: Vm, const SHARED: bool> {
     lost: bool,
 }
 
-impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
+impl<'a, V: WordVm, const SHARED: bool> Marker<'a, V, SHARED> {
     /// A marker with an empty stack. World stopped.
     #[must_use]
     pub fn new(vm: &'a V, space: &'a MarkSweep, stack: &'a mut MarkStack) -> Self {
@@ -576,6 +582,7 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
 
     #[inline(never)]
     fn feed(&mut self, worker: &mut Worker<'_>) {
+        self.stack.yields.point();
         if worker.hungry() {
             let taken = worker.share(self.stack.shareable());
             self.stack.shared += taken;
@@ -599,7 +606,7 @@ impl<'a, V: Vm, const SHARED: bool> Marker<'a, V, SHARED> {
     }
 }
 
-impl<V: Vm, const SHARED: bool> Visitor for Marker<'_, V, SHARED> {
+impl<V: WordVm, const SHARED: bool> WordVisitor for Marker<'_, V, SHARED> {
     #[inline]
     fn object(&mut self, object: ObjectReference) {
         let offset = object
@@ -655,7 +662,7 @@ impl<V: Vm, const SHARED: bool> Visitor for Marker<'_, V, SHARED> {
     }
 }
 
-impl<V: Vm, const SHARED: bool> Closure for Marker<'_, V, SHARED> {
+impl<V: WordVm, const SHARED: bool> Closure for Marker<'_, V, SHARED> {
     fn drain(&mut self) {
         self.run(None);
         self.recover();

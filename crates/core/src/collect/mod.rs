@@ -1,7 +1,20 @@
-//! Collecting: the tracing loop ([`marker`]) and what a pause consists of ([`cycle`]).
+//! Collecting: the tracing loop, what a pause consists of, how mutators stop. [`yields`] is for finding errors.
+//!
+//! For runtimes that know their references: [`trace`], [`cycle`], [`gate`]. For words: [`marker`] and [`mod@words`].
 
+pub mod compact;
 pub mod cycle;
+pub mod gate;
+#[cfg(all(test, loom))]
+mod gate_models;
+pub mod local;
 pub mod marker;
+pub mod trace;
+pub mod words;
+pub mod yields;
 
-pub use cycle::{Collector, Pause};
+pub use cycle::{Kind, Pause};
+pub use local::{Barrier, Local};
 pub use marker::Marker;
+pub use words::{WordCollector, WordPause};
+pub use yields::Yields;

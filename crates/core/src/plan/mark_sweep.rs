@@ -1,28 +1,40 @@
-//! MarkSweep: segregated fit, non-moving, stop the world.
+//! MarkSweep: segregated fit, non-moving.
 //!
-//! Marks are set in the words of the side table that the object map does not use; then the two change roles, and what was
-//! not marked is free. Nothing is touched in the cells themselves. The sweep only counts marks, a cache line for each 4 KiB,
-//! while the program runs again.
+//! Marks are set in the second word of bits of each cell's granule; when all is marked, the marks become the map of what is
+//! allocated, and a cell without a bit is free. Nothing is touched in the cells themselves.
 #![forbid(unsafe_code)]
 
-use super::Plan;
-use crate::collect::Collector;
+use super::{Allocates, Facts, Plan, no_reserve};
+use crate::collect::{Barrier, Kind, Pause};
+use crate::options::PlanName;
+use crate::space::Policy;
 use crate::vm::Vm;
 
 /// The plan.
 pub(super) struct MarkSweep;
 
 impl Plan for MarkSweep {
-    const COLLECTS: bool = true;
+    const FACTS: Facts = Facts {
+        name: PlanName::MarkSweep,
+        collects: true,
+        moves: false,
+        generational: false,
+        allocates: Allocates::Cells,
+        barrier: Barrier::None,
+        concurrent: false,
+        quarantine: false,
+        reserve: no_reserve,
+    };
 
-    fn collect<V: Vm>(collector: &mut Collector<'_, V>) {
-        collector.pause(|pause| {
-            pause.keep_runs();
-            pause.trace();
-            pause.weak();
-            pause.verify();
-            pause.adopt_marks();
+    fn collect<V: Vm>(pause: &mut Pause<'_, V>, _: bool) {
+        pause.begin_full();
+        pause.trace(Kind {
+            to: Policy::Immix,
+            moves: false,
+            unlog: false,
+            minor: false,
         });
-        collector.sweep();
+        pause.weak();
+        pause.sweep();
     }
 }

@@ -2,15 +2,27 @@
 //! collector's.
 #![forbid(unsafe_code)]
 
-use super::Plan;
-use crate::collect::Collector;
+use super::{Allocates, Facts, Plan, no_reserve};
+use crate::collect::{Barrier, Pause};
+use crate::options::PlanName;
+use crate::space::Policy;
 use crate::vm::Vm;
 
 /// The plan.
 pub(super) struct NoGc;
 
 impl Plan for NoGc {
-    const COLLECTS: bool = false;
+    const FACTS: Facts = Facts {
+        name: PlanName::NoGc,
+        collects: false,
+        moves: false,
+        generational: false,
+        allocates: Allocates::Bump(Policy::Immix),
+        barrier: Barrier::None,
+        concurrent: false,
+        quarantine: false,
+        reserve: no_reserve,
+    };
 
-    fn collect<V: Vm>(_: &mut Collector<'_, V>) {}
+    fn collect<V: Vm>(_: &mut Pause<'_, V>, _: bool) {}
 }

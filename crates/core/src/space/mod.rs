@@ -1,11 +1,15 @@
 //! Spaces: memory under one policy.
 //!
-//! [`pages`] gives out pages and blocks of the heap's range; [`mark_sweep`] is segregated fit over them.
+//! [`pages`] gives out pages and blocks of the heap's range; [`mark_sweep`] is segregated fit over them; [`objects`] has all
+//! policies side by side, for runtimes that know their references. [`poison`] is for finding errors.
 
 pub mod mark_sweep;
+pub mod objects;
 pub mod pages;
+pub mod poison;
 pub mod tables;
 
 pub use mark_sweep::{MarkSweep, Stock};
+pub use objects::ObjectSpace;
 pub use pages::Pages;
-pub use tables::{Entry, Tables};
+pub use tables::{Entry, Policy, Tables};

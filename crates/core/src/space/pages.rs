@@ -8,9 +8,11 @@
 
 use crate::alloc::BLOCK_BYTES;
 use crate::error::{AllocError, HeapError};
+use crate::event::Violation;
+use crate::space::poison::Poison;
 use heapwright_address::Address;
 use heapwright_memory::{DenseMapper, MapError, MappedVec, Mmapper, SideMetadataSpec};
-use heapwright_os::Port;
+use heapwright_os::{OsError, Port};
 use std::sync::Arc;
 
 /// Bytes in a page of the page allocator.
@@ -52,6 +54,7 @@ pub struct Pages {
     page_hint: usize,
     /// The system knows how to populate, and did so far.
     populates: bool,
+    poison: Option<Arc<Poison>>,
 }
 
 impl Pages {
@@ -83,7 +86,32 @@ impl Pages {
             block_hint: 0,
             page_hint: 0,
             populates: true,
+            poison: None,
         })
+    }
+
+    /// From now on, free pages that are not clean hold the pattern, and pages that are taken hold it too.
+    #[must_use]
+    pub fn with_poison(mut self, poison: Option<Arc<Poison>>) -> Self {
+        self.poison = poison;
+        self
+    }
+
+    /// Reports free pages that were written to. With the option `poison`, under the lock.
+    pub(crate) fn check_poison(&self, note: &mut dyn FnMut(Violation)) {
+        let Some(poison) = &self.poison else {
+            return;
+        };
+        let words = self.free.as_slice().iter().zip(self.clean.as_slice());
+        for (index, (free, clean)) in words.enumerate() {
+            for_each_bit(free & !clean, |bit| {
+                let page = self.base.as_usize() + (index * PAGES_IN_WORD + bit) * PAGE;
+                // SAFETY: a free page below the extent, under the lock.
+                if let Some(wrong) = unsafe { poison.written(page, page + PAGE) } {
+                    note(wrong);
+                }
+            });
+        }
     }
 
     /// Bytes from the base of the range that are mapped: whole chunks. It never shrinks.
@@ -165,6 +193,10 @@ impl Pages {
     /// Gives pages back. They keep their contents, and their memory until [`Pages::return_idle`].
     pub fn give(&mut self, start: Address, pages: usize) {
         let first = start.diff(self.base) / PAGE;
+        if let Some(poison) = &self.poison {
+            // SAFETY: the pages are below the extent, and nobody uses them any more.
+            unsafe { poison.fill(start.as_usize(), start.as_usize() + pages * PAGE) };
+        }
         for_each_word(first, pages, |index, mask| {
             let word = &mut self.free.as_mut_slice()[index];
             debug_assert_eq!(*word & mask, 0, "pages are given back once");
@@ -224,19 +256,58 @@ impl Pages {
             .is_none_or(|w| w >> (index % PAGES_IN_WORD) & 1 == 1)
     }
 
+    /// Makes pages that are in use executable, or takes that away again.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn set_executable(
+        &mut self,
+        start: Address,
+        pages: usize,
+        executable: bool,
+    ) -> Result<(), OsError> {
+        if executable {
+            self.port.commit_executable(start, pages * PAGE)
+        } else {
+            self.port.commit(start, pages * PAGE)
+        }
+    }
+
+    /// Makes pages that are in use inaccessible and gives their memory back. They stay taken.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn forbid(&mut self, start: Address, pages: usize) -> Result<(), OsError> {
+        self.port.uncommit(start, pages * PAGE)
+    }
+
     fn take_at(&mut self, first: usize, pages: usize) -> Taken {
         let mut clean = 0;
         for_each_word(first, pages, |index, mask| {
             self.free.as_mut_slice()[index] &= !mask;
             let word = &mut self.clean.as_mut_slice()[index];
-            clean += (*word & mask).count_ones() as usize;
+            let were_clean = *word & mask;
+            clean += were_clean.count_ones() as usize;
             *word &= !mask;
+            if let Some(poison) = &self.poison {
+                for_each_bit(mask, |bit| {
+                    let page = self.base.as_usize() + (index * PAGES_IN_WORD + bit) * PAGE;
+                    // SAFETY: a page below the extent, which was free and is the caller's now.
+                    unsafe {
+                        if were_clean >> bit & 1 == 1 {
+                            poison.fill(page, page + PAGE);
+                        } else {
+                            poison.look(page, page + PAGE);
+                        }
+                    }
+                });
+            }
         });
         self.free_pages -= pages;
         self.clean_pages -= clean;
         Taken {
             start: self.base.add(first * PAGE),
-            clean: clean == pages,
+            clean: clean == pages && self.poison.is_none(),
         }
     }
 
@@ -320,6 +391,14 @@ fn mask_of(low: usize, bits: usize) -> u64 {
         u64::MAX
     } else {
         ((1 << bits) - 1) << low
+    }
+}
+
+/// Calls `visit` with the number of each bit that is set.
+fn for_each_bit(mut word: u64, mut visit: impl FnMut(usize)) {
+    while word != 0 {
+        visit(word.trailing_zeros() as usize);
+        word &= word - 1;
     }
 }
 

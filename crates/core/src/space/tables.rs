@@ -14,7 +14,8 @@
 //! Addresses are given as offsets from the base of the range. Offsets below [`Pages::extent`](super::Pages::extent) are
 //! mapped; the functions here check against nothing else.
 
-use crate::alloc::{BLOCK_BYTES, CLASSES, size_class::GRANULE};
+use crate::alloc::size_class::{GRANULE, GRANULE_CLASS_COUNT};
+use crate::alloc::{BLOCK_BYTES, CLASSES};
 use crate::space::pages::PAGE;
 use crate::vm::KindTraits;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -57,6 +58,94 @@ impl Entry {
     #[must_use]
     pub const fn large() -> Self {
         Self(Self::LARGE as u32)
+    }
+
+    /// The kind of cells for objects that have to be at a certain address, of the objects interface.
+    pub const APART: u8 = 2;
+    /// The same for objects that begin 8 bytes behind their cell.
+    pub const BEHIND: u8 = 3;
+    /// The class of a block in which objects are next to each other, of the objects interface: see [`Policy`].
+    const FIRST_POLICY: usize = 0xe0;
+    /// Its objects are evacuated in this collection.
+    const MOVES: u32 = 1 << 29;
+    /// Its objects stay where they are: one of them is pinned, or could not be moved.
+    const HELD: u32 = 1 << 30;
+    /// In this collection, an object of it could not be moved. Of a block that slides: all its objects have left it.
+    const RETAINED: u32 = 1 << 31;
+    /// Where the number of lines in use stands, of a block that has lines: bits 20 to 27.
+    const LINES: u32 = 20;
+
+    /// A block of a policy.
+    #[must_use]
+    pub const fn of(policy: Policy) -> Self {
+        Self(Self::FIRST_POLICY as u32 + policy as u32)
+    }
+
+    /// The number of its policy, or more than there are.
+    #[must_use]
+    pub(crate) const fn policy_index(self) -> usize {
+        self.class().wrapping_sub(Self::FIRST_POLICY)
+    }
+
+    /// Is it a block of this policy?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(self, policy: Policy) -> bool {
+        self.class() == Self::FIRST_POLICY + policy as usize
+    }
+
+    /// Are objects next to each other in it, with no size class?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_bump(self) -> bool {
+        self.policy_index() < Self::LARGE - Self::FIRST_POLICY
+    }
+
+    /// Are its objects evacuated in this collection?
+    #[inline(always)]
+    #[must_use]
+    pub const fn moves(self) -> bool {
+        self.0 & Self::MOVES != 0
+    }
+
+    /// The same, evacuated in this collection.
+    #[must_use]
+    pub const fn moving(self) -> Self {
+        Self((self.0 | Self::MOVES) & !(Self::HELD | Self::RETAINED))
+    }
+
+    /// The same as a block of `policy` whose objects stay where they are.
+    #[must_use]
+    pub const fn held(self, policy: Policy) -> Self {
+        Self((self.0 & !(0xff | Self::MOVES | Self::RETAINED)) | Self::of(policy).0 | Self::HELD)
+    }
+
+    /// Do its objects stay where they are, though its policy moves objects?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_held(self) -> bool {
+        self.0 & Self::HELD != 0
+    }
+
+    /// Could an object of it not be moved in this collection?
+    #[must_use]
+    pub const fn is_retained(self) -> bool {
+        self.0 & Self::RETAINED != 0
+    }
+
+    /// How many of its lines were in use after the last collection.
+    #[must_use]
+    pub const fn lines(self) -> usize {
+        (self.0 >> Self::LINES & 0xff) as usize
+    }
+
+    /// The same with this many lines in use, listed or not, and owned by nobody.
+    #[must_use]
+    pub const fn with_lines(self, lines: usize) -> Self {
+        Self(
+            (self.0 & !(0xff << Self::LINES | Self::OWNED | Self::HELD))
+                | (lines as u32) << Self::LINES,
+        )
     }
 
     /// The size class; 0: the block is free; [`Entry::LARGE`].
@@ -129,6 +218,20 @@ impl Entry {
     }
 }
 
+/// How the objects of a block are laid out and collected, where that is not by size class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Policy {
+    /// Objects that are moved by each full collection.
+    Copy,
+    /// Objects that are moved by the next collection.
+    Nursery,
+    /// Lines of 256 bytes are reused where no object is; objects may be moved.
+    Immix,
+    /// Objects slide towards the start of the space.
+    Compact,
+}
+
 /// What the table `pages` says of a page in a block of large objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LargePage {
@@ -144,12 +247,17 @@ pub enum LargePage {
         leaf: bool,
         /// Only pointers into the first page keep the object.
         first_page_only: bool,
+        /// Bytes of the first page before the object: a multiple of 8.
+        lead: usize,
     },
     /// The object begins so many pages before.
     Back(usize),
+    /// It was in an object that died, and is never used again: whoever touches it is stopped by the system.
+    Dead,
 }
 
 const FIRST: u64 = 1 << 63;
+const DEAD: u64 = 1 << 62;
 
 impl LargePage {
     #[inline]
@@ -160,7 +268,10 @@ impl LargePage {
                 kind: (word >> 32) as u8,
                 leaf: word >> 40 & 1 != 0,
                 first_page_only: word >> 41 & 1 != 0,
+                lead: (word >> 42) as usize * 8 % PAGE,
             }
+        } else if word == DEAD {
+            Self::Dead
         } else if word != 0 {
             Self::Back(word as usize)
         } else {
@@ -176,14 +287,17 @@ impl LargePage {
                 kind,
                 leaf,
                 first_page_only,
+                lead,
             } => {
                 FIRST
                     | pages as u64
                     | u64::from(kind) << 32
                     | u64::from(leaf) << 40
                     | u64::from(first_page_only) << 41
+                    | (lead as u64 / 8) << 42
             }
             Self::Back(pages) => pages as u64,
+            Self::Dead => DEAD,
         }
     }
 }
@@ -244,6 +358,28 @@ impl Tables {
     pub fn set_entry(&self, offset: usize, entry: Entry) {
         // SAFETY: as in `entry`.
         unsafe { &*self.blocks.add(offset / BLOCK_BYTES) }.store(entry.0, Ordering::Relaxed);
+    }
+
+    /// Says that an object of the moving block around an offset stays where it is. Any worker, world stopped.
+    pub fn retain(&self, offset: usize) {
+        // SAFETY: as in `entry`.
+        unsafe { &*self.blocks.add(offset / BLOCK_BYTES) }
+            .fetch_or(Entry::RETAINED, Ordering::Relaxed);
+    }
+
+    /// Says that the live objects of a sliding block have left it. Any worker, world stopped.
+    pub fn leave(&self, offset: usize) {
+        // SAFETY: as in `entry`.
+        unsafe { &*self.blocks.add(offset / BLOCK_BYTES) }
+            .fetch_or(Entry::RETAINED, Ordering::Release);
+    }
+
+    /// Have they? What their mover wrote is visible then.
+    #[must_use]
+    pub fn is_left(&self, offset: usize) -> bool {
+        // SAFETY: as in `entry`.
+        let entry = unsafe { &*self.blocks.add(offset / BLOCK_BYTES) }.load(Ordering::Acquire);
+        Entry(entry).is_retained()
     }
 
     /// The link of the block around an offset: a block's number plus 1, or 0. Under the heap's lock.
@@ -316,11 +452,39 @@ impl Tables {
         ))
     }
 
+    /// The first cell that begins at an offset or behind it, in the same granule or the next: the offset itself, but in the classes
+    /// for multiples of a word.
+    #[inline]
+    #[must_use]
+    pub fn first_cell(&self, offset: usize) -> usize {
+        let class = self.entry(offset).class();
+        if !(GRANULE_CLASS_COUNT..CLASSES.len()).contains(&class) {
+            return offset;
+        }
+        let bytes = CLASSES[class].bytes as usize;
+        let inner = offset % BLOCK_BYTES;
+        offset - inner + inner.next_multiple_of(bytes)
+    }
+
+    /// How many bytes before its object the cell starts (of runtimes that know their references): `start` is the cell's first
+    /// byte, or its object's.
+    #[must_use]
+    pub fn lead(&self, start: usize) -> usize {
+        let entry = self.entry(start);
+        if entry.class() != Entry::LARGE {
+            return if entry.kind() == Entry::BEHIND { 8 } else { 0 };
+        }
+        match self.large_page(start) {
+            LargePage::First { lead, .. } => lead,
+            _ => 0,
+        }
+    }
+
     #[inline(never)]
     fn large_cell(&self, offset: usize) -> Option<(usize, usize, Entry)> {
         let page = offset / PAGE * PAGE;
         let start = match self.large_page(page) {
-            LargePage::Free => return None,
+            LargePage::Free | LargePage::Dead => return None,
             LargePage::First { .. } => page,
             LargePage::Back(pages) => page - pages * PAGE,
         };
@@ -329,6 +493,7 @@ impl Tables {
             kind,
             leaf,
             first_page_only,
+            ..
         } = self.large_page(start)
         else {
             return None;

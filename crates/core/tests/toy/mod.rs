@@ -4,8 +4,8 @@
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use heapwright::{
-    Address, AllocError, Cell, Closure, Event, Heap, Kind, KindTraits, Listener, LocalRuns,
-    Options, Visitor, Vm, WildWord,
+    Address, AllocError, Cell, Closure, Event, Kind, KindTraits, Listener, LocalRuns, Options,
+    WildWord, WordHeap, WordVisitor, WordVm,
 };
 use std::sync::{Arc, Mutex};
 
@@ -33,15 +33,15 @@ pub(crate) struct Toy {
 
 // SAFETY: the rules hold by construction: one mutator, which is the collecting thread; every word of a node is reported
 // (unless a test breaks rule 2 on purpose); all roots are in the vector; the runs are in a box.
-unsafe impl Vm for Toy {
-    fn scan<T: Visitor>(&self, cell: Cell, visit: &mut T) {
+unsafe impl WordVm for Toy {
+    fn scan<T: WordVisitor>(&self, cell: Cell, visit: &mut T) {
         if !self.hide.load(Relaxed) {
             // SAFETY: a cell is readable.
             unsafe { visit.field_range(cell.start, cell.start.add(cell.bytes)) };
         }
     }
 
-    fn roots<T: Visitor>(&self, visit: &mut T) {
+    fn roots<T: WordVisitor>(&self, visit: &mut T) {
         self.hide.store(self.skip_scan.load(Relaxed), Relaxed);
         self.roots
             .lock()
@@ -101,12 +101,12 @@ pub(crate) const KINDS: [KindTraits; 4] = [
 ];
 
 /// A heap with the options changed by name.
-pub(crate) fn heap(options: &[(&str, &str)]) -> Heap<Toy> {
+pub(crate) fn heap(options: &[(&str, &str)]) -> WordHeap<Toy> {
     let mut o = Options::default();
     for (name, value) in options {
         o.set(name, value).unwrap();
     }
-    Heap::<Toy>::builder()
+    WordHeap::<Toy>::builder()
         .options(o)
         .kinds(&KINDS)
         .build(Toy::default())
@@ -114,13 +114,13 @@ pub(crate) fn heap(options: &[(&str, &str)]) -> Heap<Toy> {
 }
 
 /// Allocation by the heap's own mutator.
-pub(crate) fn alloc(heap: &Heap<Toy>, kind: Kind, bytes: usize) -> Result<usize, AllocError> {
+pub(crate) fn alloc(heap: &WordHeap<Toy>, kind: Kind, bytes: usize) -> Result<usize, AllocError> {
     heap.alloc(&heap.vm().runs, kind, bytes)
         .map(Address::as_usize)
 }
 
 /// Adds a root.
-pub(crate) fn root(heap: &Heap<Toy>, word: usize) {
+pub(crate) fn root(heap: &WordHeap<Toy>, word: usize) {
     heap.vm().roots.lock().unwrap().push(word);
 }
 

@@ -12,10 +12,13 @@ mod stock;
 pub use stock::{Stock, SweepResult};
 
 use crate::alloc::{BLOCK_BYTES, CLASSES, Run, size_class::GRANULE};
+use crate::event::Violation;
+use crate::space::poison::Poison;
 use crate::space::tables::{Entry, PAIR, Tables};
 use crate::vm::{Cell, Kind, KindTraits, MAX_KINDS};
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
 use heapwright_address::Address;
+use std::sync::Arc;
 
 /// Offsets within a cell that can be registered as displacements, in bytes.
 pub const MAX_DISPLACEMENT: usize = 4096;
@@ -36,6 +39,7 @@ pub struct MarkSweep {
     kinds: [AtomicU8; MAX_KINDS],
     allocated: AtomicUsize,
     one_cell_runs: bool,
+    poison: Option<Arc<Poison>>,
 }
 
 /// In `MarkSweep::tags`: a displacement beyond the first granule is registered.
@@ -62,9 +66,82 @@ impl MarkSweep {
             kinds: [const { AtomicU8::new(0) }; MAX_KINDS],
             allocated: AtomicUsize::new(0),
             one_cell_runs,
+            poison: None,
         };
         space.displacements[0].store(1, Ordering::Relaxed);
         space
+    }
+
+    /// From now on, free cells hold the pattern.
+    #[must_use]
+    pub fn with_poison(mut self, poison: Option<Arc<Poison>>) -> Self {
+        self.poison = poison;
+        self
+    }
+
+    /// With the option `poison`: what the spaces share of it.
+    #[must_use]
+    pub(crate) fn poison(&self) -> Option<&Poison> {
+        self.poison.as_deref()
+    }
+
+    /// Fills the cells of a block whose bit is in `old` and not in `new`, for the words of bits at an offset.
+    ///
+    /// Those cells are dead, and nobody uses the block meanwhile: world stopped.
+    pub(crate) fn poison_dead(&self, offset: usize, old: u64, new: u64) {
+        let Some(poison) = &self.poison else {
+            return;
+        };
+        let bytes = CLASSES
+            .get(self.tables.entry(offset).class())
+            .map_or(0, |c| c.bytes as usize);
+        let mut dead = old & !new;
+        while dead != 0 {
+            let granule = offset + dead.trailing_zeros() as usize * GRANULE;
+            let cell = self.tables.base() + self.tables.first_cell(granule);
+            // SAFETY: a cell of a block with a size class, which is dead, by the rule above.
+            unsafe { poison.fill(cell, cell + bytes) };
+            dead &= dead - 1;
+        }
+    }
+
+    /// Fills the cells that died, once the marks are the object map. World stopped, before the sweep.
+    pub(crate) fn poison_all_dead(&self) {
+        if self.poison.is_none() {
+            return;
+        }
+        let parity = self.parity();
+        for at in (0..self.extent()).step_by(PAIR) {
+            let class = self.tables.entry(at).class();
+            if class != 0 && class < CLASSES.len() {
+                let word = |parity| self.tables.word(at, parity).load(Ordering::Relaxed);
+                self.poison_dead(at, word(parity ^ 1), word(parity));
+            }
+        }
+    }
+
+    /// Reports free cells that were written to, with the option `poison`. World stopped.
+    pub(crate) fn check_poison(&self, note: &mut dyn FnMut(Violation)) {
+        let Some(poison) = &self.poison else {
+            return;
+        };
+        let base = self.tables.base();
+        for block in (0..self.extent()).step_by(BLOCK_BYTES) {
+            let Some(class) = CLASSES.get(self.tables.entry(block).class()) else {
+                continue;
+            };
+            let bytes = class.bytes as usize;
+            for index in 0..class.cells as usize {
+                let cell = block + index * bytes;
+                if !self.tables.bit(cell, self.parity()) {
+                    // SAFETY: a free cell, and nobody takes it while the world is stopped.
+                    if let Some(wrong) = unsafe { poison.written(base + cell, base + cell + bytes) }
+                    {
+                        note(wrong);
+                    }
+                }
+            }
+        }
     }
 
     /// The side tables.
@@ -201,7 +278,7 @@ impl MarkSweep {
     pub fn is_allocated(&self, start: usize) -> bool {
         let offset = start.wrapping_sub(self.tables.base());
         offset < self.extent()
-            && offset.is_multiple_of(16)
+            && offset == self.tables.first_cell(offset & !(GRANULE - 1))
             && self.tables.entry(offset).class() != 0
             && self.tables.bit(offset, self.parity())
     }
@@ -229,6 +306,12 @@ impl MarkSweep {
             (RUN_BYTES / bytes).max(1) * bytes
         };
         let last = self.next_used(first, (first + most).min(end - base), parity);
+        if let Some(poison) = &self.poison {
+            // With the release in `Stock::free`: who freed a cell has filled it before.
+            fence(Ordering::Acquire);
+            // SAFETY: as below.
+            unsafe { poison.look(base + first, base + last) };
+        }
         self.set_bits(first, last, bytes, parity);
         if self.kind(kind).zeroed && !self.tables.entry(first).is_clean() {
             // SAFETY: the cells are in a mapped block that the caller owns, and no bit of the object map said that they
@@ -255,13 +338,14 @@ impl MarkSweep {
         None
     }
 
-    /// The first offset from `from` on whose bit is set, at most `end`.
+    /// The first cell from `from` on whose bit is set, at most `end`.
     fn next_used(&self, from: usize, end: usize, parity: usize) -> usize {
         let mut at = from;
         while at < end {
             let word = self.tables.word(at, parity).load(Ordering::Relaxed) >> (at / 16 % 64);
             if word != 0 {
-                return (at + word.trailing_zeros() as usize * 16).min(end);
+                let granule = at - at % GRANULE + word.trailing_zeros() as usize * GRANULE;
+                return self.tables.first_cell(granule).min(end);
             }
             at = (at / PAIR + 1) * PAIR;
         }
@@ -269,12 +353,16 @@ impl MarkSweep {
     }
 
     /// Takes the cells `[cursor, limit)` out of the object map: a run that will not be used further. `block` is where they
-    /// lie. Under the heap's lock.
+    /// lie. Under the heap's lock, or by the run's owner.
     pub fn forget(&self, cursor: usize, limit: usize, block: usize) {
         let bytes = CLASSES
             .get(self.tables.entry(block).class())
             .map_or(0, |c| c.bytes as usize);
         let base = self.tables.base();
+        if let Some(poison) = &self.poison {
+            // SAFETY: cells of a run that was the caller's and holds no objects.
+            unsafe { poison.fill(cursor, limit) };
+        }
         let mut at = cursor;
         while bytes != 0 && at < limit {
             let offset = at - base;
@@ -332,7 +420,8 @@ impl MarkSweep {
                     let at = block + pair * PAIR;
                     let mut word = self.tables.word(at, parity).load(Ordering::Relaxed);
                     while word != 0 {
-                        let offset = at + word.trailing_zeros() as usize * 16;
+                        let granule = at + word.trailing_zeros() as usize * GRANULE;
+                        let offset = self.tables.first_cell(granule);
                         word &= word - 1;
                         if let Some((start, bytes, cell_entry)) = self.tables.cell(offset)
                             && start == offset

@@ -6,11 +6,12 @@ use super::MarkSweep;
 use crate::alloc::size_class::CLASS_COUNT;
 use crate::alloc::{BLOCK_BYTES, CLASSES};
 use crate::error::{AllocError, FreeError};
-use crate::space::pages::{PAGE, Pages};
-use crate::space::tables::{Entry, LargePage, PAIR};
+use crate::space::pages::{PAGE, Pages, Taken};
+use crate::space::tables::{Entry, LargePage, PAIR, Tables};
 use crate::vm::MAX_KINDS;
 use core::sync::atomic::Ordering;
 use heapwright_address::Address;
+use heapwright_os::OsError;
 
 /// Blocks that a list skips when fewer than one cell in so many is free.
 const WORTH_LISTING: usize = 32;
@@ -74,6 +75,12 @@ impl Stock {
         &self.swept
     }
 
+    /// Are there blocks with free cells of a class and kind that nobody owns?
+    #[must_use]
+    pub fn has_cells(&self, kind: u8, class: usize) -> bool {
+        self.lists[kind as usize][class] != 0
+    }
+
     /// A block with free cells of a class and kind, now owned by the caller: its offset.
     ///
     /// # Errors
@@ -114,8 +121,8 @@ impl Stock {
         self.list(space, block, space.tables().entry(block));
     }
 
-    /// Takes whole pages for an object of `bytes`, aligned to `align` (at least a page): its address.
-    /// Zero if its kind is zeroed.
+    /// Takes whole pages for an object of `bytes`: its address, which is `residue` behind a multiple of `align` (at least a page;
+    /// the residue is a multiple of 8 below it). Zero if its kind is zeroed.
     ///
     /// # Errors
     /// As [`Stock::take_block`].
@@ -124,23 +131,28 @@ impl Stock {
         space: &MarkSweep,
         kind: u8,
         bytes: usize,
-        align: usize,
+        (align, residue): (usize, usize),
         first_page_only: bool,
     ) -> Result<Address, AllocError> {
-        let pages = bytes.div_ceil(PAGE);
-        if pages >= u32::MAX as usize {
+        let (before, lead) = (residue / PAGE, residue % PAGE);
+        let pages = (lead + bytes).div_ceil(PAGE);
+        if pages + before >= u32::MAX as usize {
             return Err(AllocError::Unsatisfiable { requested: bytes });
         }
         self.check_limit(pages, bytes)?;
-        let taken = self.pages.take_pages(pages, align)?;
+        let taken = self.pages.take_pages(before + pages, align)?;
         space.extent.store(self.pages.extent(), Ordering::Release);
+        if before != 0 {
+            self.pages.give(taken.start, before);
+        }
+        let first = taken.start.add(before * PAGE);
         let tables = space.tables();
         let traits = space.kind(kind);
         if traits.zeroed && !taken.clean {
             // SAFETY: the pages are mapped and were free, so nothing else uses them.
-            unsafe { core::ptr::write_bytes(taken.start.as_mut_ptr::<u8>(), 0, pages * PAGE) };
+            unsafe { core::ptr::write_bytes(first.as_mut_ptr::<u8>(), 0, pages * PAGE) };
         }
-        let start = taken.start.as_usize() - tables.base();
+        let start = first.as_usize() - tables.base();
         tables.set_large_page(
             start,
             LargePage::First {
@@ -148,6 +160,7 @@ impl Stock {
                 kind,
                 leaf: traits.leaf,
                 first_page_only,
+                lead,
             },
         );
         for page in 1..pages {
@@ -158,11 +171,12 @@ impl Stock {
             tables.set_entry(block, Entry::large());
             block += BLOCK_BYTES;
         }
+        let object = start + lead;
         tables
-            .word(start, space.parity())
-            .fetch_or(1 << (start / 16 % 64), Ordering::Relaxed);
+            .word(object, space.parity())
+            .fetch_or(1 << (object / 16 % 64), Ordering::Relaxed);
         space.allocated.fetch_add(pages * PAGE, Ordering::Relaxed);
-        Ok(taken.start)
+        Ok(first.add(lead))
     }
 
     fn check_limit(&self, pages: usize, requested: usize) -> Result<(), AllocError> {
@@ -198,14 +212,16 @@ impl Stock {
             return Err(FreeError::Interior);
         }
         let bit = 1 << (offset / 16 % 64);
-        if tables
-            .word(offset, space.parity())
-            .fetch_and(!bit, Ordering::Relaxed)
-            & bit
-            == 0
-        {
+        let word = tables.word(offset, space.parity());
+        if word.load(Ordering::Relaxed) & bit == 0 {
             return Err(FreeError::NotAllocated);
         }
+        if let Some(poison) = space.poison().filter(|_| entry.class() != Entry::LARGE) {
+            // SAFETY: the caller's cell, until its bit is clear.
+            unsafe { poison.fill(start, start + bytes) };
+        }
+        // Others clear bits under the lock only. Release: see `MarkSweep::refill`.
+        word.fetch_and(!bit, Ordering::Release);
         let _ = space
             .allocated
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
@@ -228,7 +244,71 @@ impl Stock {
         tables.set_entry(block, entry.listed());
     }
 
-    fn release_large(&mut self, space: &MarkSweep, start: usize, pages: usize) {
+    /// Takes a free block that will have no size class. The caller sets its entry.
+    pub(crate) fn take_bump_block(&mut self, space: &MarkSweep) -> Result<Taken, AllocError> {
+        let taken = self.pages.take_block()?;
+        space.extent.store(self.pages.extent(), Ordering::Release);
+        Ok(taken)
+    }
+
+    /// Gives such a block back, or one with a size class. Its entry and its bits are clear.
+    pub(crate) fn give_block(&mut self, start: Address) {
+        self.pages.give(start, BLOCK_BYTES / PAGE);
+    }
+
+    /// Takes all blocks off the lists.
+    pub(crate) fn forget_lists(&mut self) {
+        self.lists = [[0; CLASS_COUNT]; MAX_KINDS];
+    }
+
+    /// Lists a block of which `live` cells are in use if enough are free. Nobody owns it.
+    pub(crate) fn list_if_worth(
+        &mut self,
+        space: &MarkSweep,
+        block: usize,
+        entry: Entry,
+        live: usize,
+    ) {
+        let cells = CLASSES[entry.class()].cells as usize;
+        if (cells - live) * WORTH_LISTING >= cells {
+            self.list(space, block, entry);
+        } else {
+            space.tables().set_entry(block, entry.exhausted());
+        }
+    }
+
+    /// Makes the pages of a dead large object inaccessible for good, instead of freeing them: true if the system did.
+    pub(crate) fn quarantine(&mut self, tables: &Tables, start: usize, pages: usize) -> bool {
+        let done = self
+            .pages
+            .forbid(Address::new(tables.base() + start), pages)
+            .is_ok();
+        if done {
+            self.bury(tables, start, pages);
+        }
+        done
+    }
+
+    /// Has the pages of a dead large object never be used again.
+    pub(crate) fn bury(&mut self, tables: &Tables, start: usize, pages: usize) {
+        for page in 0..pages {
+            tables.set_large_page(start + page * PAGE, LargePage::Dead);
+        }
+    }
+
+    /// Makes the pages of a large object executable, or takes that away again.
+    pub(crate) fn set_executable(
+        &mut self,
+        tables: &Tables,
+        start: usize,
+        pages: usize,
+        executable: bool,
+    ) -> Result<(), OsError> {
+        let start = Address::new(tables.base() + start);
+        self.pages.set_executable(start, pages, executable)
+    }
+
+    pub(crate) fn release_large(&mut self, space: &MarkSweep, start: usize, pages: usize) {
         let tables = space.tables();
         for page in 0..pages {
             tables.set_large_page(start + page * PAGE, LargePage::Free);

@@ -1,11 +1,12 @@
 //! The verifier: after a collection's marking, looks at the whole heap again, by itself, and compares.
 //!
 //! It checks, world stopped and before the marks become the object map:
-//! 1. closure: each reference of a marked cell leads to a marked cell (Vm rule 2, and the tracing loop);
+//! 1. closure: each reference of a marked cell leads to a marked cell (WordVm rule 2, and the tracing loop);
 //! 2. every mark is on the start of an allocated cell;
 //! 3. pages of blocks in use are not free, and pages of free blocks are;
 //! 4. the cells of kinds that are never collected are marked;
-//! 5. every page of a large object leads to its first page.
+//! 5. every page of a large object leads to its first page;
+//! 6. with the option `poison`: nobody wrote to free memory.
 //!
 //! It uses its own walk and its own lookup of cells (a division instead of the reciprocal), not the tracing loop's.
 
@@ -14,11 +15,11 @@ use crate::event::Violation;
 use crate::space::pages::PAGE;
 use crate::space::tables::{Entry, LargePage};
 use crate::space::{MarkSweep, Stock};
-use crate::vm::{Cell, Visitor, Vm};
+use crate::vm::{Cell, WordVisitor, WordVm};
 use heapwright_address::{Address, ObjectReference, WildWord};
 
 /// Checks the heap and reports what is wrong; gives the number of findings.
-pub fn check<V: Vm>(
+pub fn check<V: WordVm>(
     vm: &V,
     space: &MarkSweep,
     stock: &Stock,
@@ -69,6 +70,11 @@ pub fn check<V: Vm>(
         },
     );
     check_mark_positions(space, &mut note);
+    space.check_poison(&mut note);
+    stock.pages().check_poison(&mut note);
+    if let Some(poison) = space.poison() {
+        found += poison.report(report);
+    }
     found
 }
 
@@ -140,7 +146,7 @@ fn locate(space: &MarkSweep, offset: usize) -> Option<(usize, usize)> {
     if class == Entry::LARGE {
         let page = offset / PAGE * PAGE;
         let start = match tables.large_page(page) {
-            LargePage::Free => return None,
+            LargePage::Free | LargePage::Dead => return None,
             LargePage::First { .. } => page,
             LargePage::Back(pages) => page - pages * PAGE,
         };
@@ -184,7 +190,7 @@ impl Checker<'_> {
         let tables = self.space.tables();
         if tables.bit(start, self.space.parity()) && !tables.bit(start, self.space.parity() ^ 1) {
             (self.note)(Violation {
-                what: "a marked cell refers to an allocated cell that is not marked (Vm rule 2)",
+                what: "a marked cell refers to an allocated cell that is not marked (WordVm rule 2)",
                 cell: self.cell.start,
                 word,
             });
@@ -204,7 +210,7 @@ impl Checker<'_> {
     }
 }
 
-impl Visitor for Checker<'_> {
+impl WordVisitor for Checker<'_> {
     fn object(&mut self, object: ObjectReference) {
         self.word(object.to_address().as_usize(), true);
     }

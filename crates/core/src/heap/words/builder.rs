@@ -1,15 +1,18 @@
-use super::{Heap, Locked, trigger::Trigger};
+use super::super::trigger::Trigger;
+use super::{Locked, WordHeap};
 use crate::alloc::size_class::CLASS_COUNT;
 use crate::alloc::{FAST_KINDS, Run};
-use crate::collect::cycle::MarkStacks;
+use crate::collect::Yields;
 use crate::collect::marker::MarkStack;
+use crate::collect::words::MarkStacks;
 use crate::error::HeapError;
 use crate::event::Listener;
 use crate::options::Options;
 use crate::space::pages::{CHUNK, PAGE, Pages};
+use crate::space::poison::Poison;
 use crate::space::tables::{PAIR, Tables};
 use crate::space::{MarkSweep, Stock};
-use crate::vm::{KindTraits, MAX_KINDS, Vm};
+use crate::vm::{KindTraits, MAX_KINDS, WordVm};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, AtomicUsize};
 use heapwright_memory::{DenseMapper, MappedVec, Scope, SideLayout, SideMemory, SideMetadataSpec};
@@ -18,7 +21,7 @@ use heapwright_work::{Config, Pool};
 use std::sync::Arc;
 
 /// The mark stack keeps 16 bits of other things with each address. No system hands out higher ones unless asked for them.
-const MOST_ADDRESS: usize = 1 << 48;
+pub(crate) const MOST_ADDRESS: usize = 1 << 48;
 /// The smallest range that a heap reserves.
 const SMALLEST_RANGE: usize = 64 << 20;
 /// The largest: more than any machine's memory that this decade's collectors serve.
@@ -31,25 +34,25 @@ pub(super) struct Memory {
     _side: SideMemory,
 }
 
-/// Builds a [`Heap`].
+/// Builds a [`WordHeap`].
 #[derive(Default)]
-pub struct Builder {
+pub struct WordBuilder {
     options: Options,
     kinds: Vec<KindTraits>,
     port: Option<Arc<dyn Port>>,
     listener: Option<Box<dyn Listener>>,
 }
 
-impl core::fmt::Debug for Builder {
+impl core::fmt::Debug for WordBuilder {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("WordBuilder")
             .field("options", &self.options)
             .field("kinds", &self.kinds)
             .finish_non_exhaustive()
     }
 }
 
-impl Builder {
+impl WordBuilder {
     /// The options; else the defaults.
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
@@ -83,13 +86,19 @@ impl Builder {
     ///
     /// # Errors
     /// If the system refuses, or there are too many kinds. All that was reserved is given back.
-    pub fn build<V: Vm>(self, vm: V) -> Result<Heap<V>, HeapError> {
+    pub fn build<V: WordVm>(self, vm: V) -> Result<WordHeap<V>, HeapError> {
         let Self {
             options,
             kinds,
             port,
             listener,
         } = self;
+        if !options.plan.serves_words() {
+            return Err(HeapError::Plan {
+                plan: options.plan.name(),
+                why: "its objects move or need a write barrier, and a runtime of words has neither; use nogc or marksweep",
+            });
+        }
         let port = port.unwrap_or_else(real_port);
         let range = reserve_range(&port, options.max)?;
         if range.end().as_usize() > MOST_ADDRESS {
@@ -121,26 +130,30 @@ impl Builder {
                 table(3).as_ptr(),
             )
         };
-        let space = MarkSweep::new(tables, options.stress != 0);
+        let poison = options
+            .poison
+            .then(|| Arc::new(Poison::new(options.verify)));
+        let space = MarkSweep::new(tables, options.stress != 0).with_poison(poison.clone());
         for traits in kinds {
             space.define_kind(traits).ok_or(HeapError::TooManyKinds)?;
         }
         let mapper = DenseMapper::new(Arc::clone(&port), base, bytes)?;
-        let pages = Pages::new(Arc::clone(&port), mapper, specs, base, bytes)?;
+        let pages = Pages::new(Arc::clone(&port), mapper, specs, base, bytes)?.with_poison(poison);
         let workers = options.most_workers();
         let mut stacks = Vec::with_capacity(workers);
-        for _ in 0..workers {
+        for worker in 0..workers {
             let objects = MappedVec::new(Arc::clone(&port), bytes / 64, c"heapwright mark stack")?;
-            stacks.push(MarkStack::new(objects));
+            stacks.push(MarkStack::new(objects, Yields::new(options.yields, worker)));
         }
         let central = (0..(MAX_KINDS - FAST_KINDS) * CLASS_COUNT)
             .map(|_| Run::NEW)
             .collect();
         let pool = Pool::new(Config {
             workers,
+            delay: Yields::for_pool(options.yields, workers),
             ..Config::default()
         });
-        Ok(Heap {
+        Ok(WordHeap {
             vm,
             space,
             lock: RawLock::new(),
@@ -148,6 +161,7 @@ impl Builder {
                 stock: Stock::new(pages, options.max.next_multiple_of(PAGE)),
                 trigger: Trigger::new(&options),
             }),
+            yields: Yields::new(options.yields, workers),
             options,
             central,
             pool,
@@ -168,7 +182,7 @@ impl Builder {
 
 /// Reserves the heap's range: a small multiple of the limit, or of the machine's memory if there is none; less where the
 /// process may not have so many addresses.
-fn reserve_range(port: &Arc<dyn Port>, max: usize) -> Result<Reservation, HeapError> {
+pub(crate) fn reserve_range(port: &Arc<dyn Port>, max: usize) -> Result<Reservation, HeapError> {
     let wanted = if max == 0 {
         limits::physical_bytes().saturating_mul(2)
     } else {

@@ -1,7 +1,7 @@
 //! The language runtime as the collector sees it.
 //!
-//! A runtime implements [`Vm`] on a value that its heap owns. The heap calls it to stop threads, to find roots, and to
-//! find the references of an object; what it finds, it reports to a [`Visitor`].
+//! A runtime implements [`WordVm`] on a value that its heap owns. The heap calls it to stop threads, to find roots, and to
+//! find the references of an object; what it finds, it reports to a [`WordVisitor`].
 
 use crate::alloc::LocalRuns;
 use crate::event::CollectionStats;
@@ -24,8 +24,8 @@ pub struct KindTraits {
     pub zeroed: bool,
     /// Its cells are freed when nothing reaches them. Others are roots until they are freed explicitly.
     pub collectable: bool,
-    /// Every word of its cells is reported by the rule of [`Visitor::field_word`]. The collector then does that itself, and
-    /// calls [`Vm::scan`] only for large objects of the kind.
+    /// Every word of its cells is reported by the rule of [`WordVisitor::field_word`]. The collector then does that itself, and
+    /// calls [`WordVm::scan`] only for large objects of the kind.
     pub conservative: bool,
 }
 
@@ -45,19 +45,19 @@ pub struct Cell {
 /// Receives references. Implemented by the collector; a runtime only calls it.
 ///
 /// All methods may be called with any bits: words that are no reference are ignored, except where a method says otherwise.
-pub trait Visitor {
+pub trait WordVisitor {
     /// The exact start of an allocated cell; anything else is ignored.
     fn object(&mut self, object: ObjectReference);
     /// A word of a stack, a register or a static root: any address within a cell keeps it (an interior pointer).
     fn root_word(&mut self, word: WildWord);
-    /// Each aligned word in `[start, end)`, by the rule of [`Visitor::root_word`].
+    /// Each aligned word in `[start, end)`, by the rule of [`WordVisitor::root_word`].
     ///
     /// # Safety
     /// The range must be readable.
     unsafe fn root_range(&mut self, start: Address, end: Address);
-    /// A word of an object: follows the heap's rule for interior pointers (see [`crate::Heap::set_interior`]).
+    /// A word of an object: follows the heap's rule for interior pointers (see [`crate::WordHeap::set_interior`]).
     fn field_word(&mut self, word: WildWord);
-    /// Each aligned word in `[start, end)`, by the rule of [`Visitor::field_word`].
+    /// Each aligned word in `[start, end)`, by the rule of [`WordVisitor::field_word`].
     ///
     /// # Safety
     /// The range must be readable.
@@ -69,7 +69,7 @@ pub trait Visitor {
 }
 
 /// What a runtime may do after the closure: complete it again from further objects.
-pub trait Closure: Visitor {
+pub trait Closure: WordVisitor {
     /// Marks all that is reachable from what was reported.
     fn drain(&mut self);
     /// Reports the references of the cell that starts here, without marking the cell itself.
@@ -81,21 +81,21 @@ pub trait Closure: Visitor {
 /// # Safety
 /// The heap relies on these rules. The verifier (option `verify`) checks 2, 3 and 4 as far as they can be seen.
 ///
-/// 1. [`Vm::stop_world`] returns only when every thread that can touch the heap is stopped outside of sections in which
-///    its [`LocalRuns::busy`] is set, and they stay so until [`Vm::start_world`].
-/// 2. [`Vm::scan`] reports every reference of a cell.
-/// 3. [`Vm::roots`] reports every way in which a stopped thread, or one that is outside of the heap, can reach it.
-/// 4. [`Vm::local_runs`] visits the runs of every thread, and those of threads that have ended until they were flushed.
+/// 1. [`WordVm::stop_world`] returns only when every thread that can touch the heap is stopped outside of sections in which
+///    its [`LocalRuns::busy`] is set, and they stay so until [`WordVm::start_world`].
+/// 2. [`WordVm::scan`] reports every reference of a cell.
+/// 3. [`WordVm::roots`] reports every way in which a stopped thread, or one that is outside of the heap, can reach it.
+/// 4. [`WordVm::local_runs`] visits the runs of every thread, and those of threads that have ended until they were flushed.
 /// 5. A `LocalRuns` is used by one thread at a time, is zero at first, and does not move.
 /// 6. `scan`, `roots`, `weak`, `stop_world`, `start_world` and `local_runs` neither allocate on this heap, nor take a lock
 ///    that a stopped thread may hold.
-pub unsafe trait Vm: Sized + Send + Sync + 'static {
+pub unsafe trait WordVm: Sized + Send + Sync + 'static {
     /// Reports the references of one marked cell that is not a leaf. Called by any worker, world stopped; may be called
     /// again for the same cell.
-    fn scan<T: Visitor>(&self, cell: Cell, visit: &mut T);
+    fn scan<T: WordVisitor>(&self, cell: Cell, visit: &mut T);
 
     /// Reports all roots. Called once in each collection, on the collecting thread, world stopped.
-    fn roots<T: Visitor>(&self, visit: &mut T);
+    fn roots<T: WordVisitor>(&self, visit: &mut T);
 
     /// After the closure, world stopped, collecting thread: weak references, finalizers.
     fn weak<C: Closure>(&self, closure: &mut C) {

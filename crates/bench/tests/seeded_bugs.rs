@@ -1,0 +1,281 @@
+//! Errors that are switched on one by one, and must be found: by the verifier, by the shadow of a random program, by a wrong
+//! answer, by memory that runs out, by a crash or by a hang. Each runs in a process of its own.
+//!
+//! `RUSTFLAGS="--cfg seeded_bugs" cargo test --release -p heapwright-bench --test seeded_bugs -- --nocapture`
+#![cfg(seeded_bugs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs)]
+
+use heapwright::bugs::{self, Bug};
+use heapwright::plan;
+use heapwright::{Heap, Options};
+use heapwright_bench::fuzz;
+use heapwright_bench::oracle::Oracle;
+use heapwright_bench::spec::{Spec, Status};
+use heapwright_bench::vm::{Embedded, Machine};
+use heapwright_bench::workload::{self, Settings};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const BUG: &str = "HEAPWRIGHT_SEEDED_BUG";
+/// If it is set, the part of the suite that runs without the modes of [`MODES`].
+const PLAIN: &str = "HEAPWRIGHT_SEEDED_PLAIN";
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What is added to the seeds. An error of two threads that race shows in some runs only, so each is looked for in up to
+/// [`ATTEMPTS`] suites, with seeds of their own.
+const SHIFT: &str = "HEAPWRIGHT_SEEDED_SHIFT";
+const ATTEMPTS: u64 = 4;
+/// Options that make errors show.
+const MODES: &[(&str, &str)] = &[
+    ("poison", "1"),
+    ("yields", "20"),
+    ("evacuate", "all"),
+    ("workers", "2"),
+];
+/// What does no harm that can be seen without the option `poison`.
+const HARMLESS: &[Bug] = &[Bug::LinesNotPoisoned, Bug::FreeLineWritten];
+
+fn programs<const HEADER: bool, const AMBIGUOUS: bool>(
+    plan: &str,
+    seed: u64,
+    threads: u64,
+    modes: &[(&str, &str)],
+) {
+    let mut options = Options::default();
+    options.set("plan", plan).unwrap();
+    options.set("max", ["1m", "4m"][seed as usize % 2]).unwrap();
+    options.set("workers", &(1 + seed % 2).to_string()).unwrap();
+    options.set("verify", "1").unwrap();
+    // Slows the concurrent marker down; not so often that nothing else happens.
+    options
+        .set("stress", ["0", "500"][seed as usize / 2 % 2])
+        .unwrap();
+    for (name, value) in modes {
+        options.set(name, value).unwrap();
+    }
+    let heap = Heap::<Machine<HEADER, AMBIGUOUS>>::builder()
+        .options(options)
+        .build(Machine::<HEADER, AMBIGUOUS>::default())
+        .unwrap();
+    let runtime = Embedded(heap);
+    let runtime = &runtime;
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                fuzz::run(runtime, &fuzz::program(seed * 16 + thread, 3000)).unwrap();
+            });
+        }
+    });
+    assert_eq!(runtime.0.vm().record().1, 0, "{plan}");
+}
+
+/// Objects are hidden from a concurrent marker.
+fn hidden<const HEADER: bool>() {
+    let mut options = Options::default();
+    options.set("plan", "concurrentimmix").unwrap();
+    options.set("max", "16m").unwrap();
+    options.set("verify", "1").unwrap();
+    options.set("stress", "1000000").unwrap();
+    let heap = Heap::<Machine<HEADER, false>>::builder()
+        .options(options)
+        .build(Machine::<HEADER, false>::default())
+        .unwrap();
+    let runtime = Embedded(heap);
+    for _ in 0..5 {
+        fuzz::hide(&runtime, 2000).unwrap();
+    }
+    assert_eq!(runtime.0.vm().record().1, 0);
+}
+
+/// A part of the conformance suite and of the fuzzer.
+fn suite(shift: u64) {
+    plain(shift);
+    if std::env::var_os(PLAIN).is_none() {
+        with_modes(shift);
+    }
+}
+
+/// Random programs again, with what makes errors show.
+fn with_modes(shift: u64) {
+    many_slide();
+    for seed in shift + 1..shift + 7 {
+        for info in plan::ALL
+            .iter()
+            .filter(|p| p.collects && p.name != "pageprotect")
+        {
+            programs::<false, false>(info.name, seed, 2, MODES);
+            programs::<true, false>(info.name, seed, 2, MODES);
+        }
+    }
+}
+
+/// Many blocks slide at once, by two workers.
+fn many_slide() {
+    let settings = Settings {
+        scale: 0.01,
+        seed: 5,
+        mutators: 2,
+        object_bytes: 24,
+    };
+    let answer = workload::run("lru", &Oracle::default(), &settings)
+        .unwrap()
+        .unwrap()
+        .checksum;
+    let spec = Spec {
+        options: MODES
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        ..spec("lru", "markcompact", 8 << 20, &settings)
+    };
+    let report = heapwright_bench::run(&spec);
+    assert_eq!(report.status, Status::Ok, "{report:?}");
+    assert_eq!(report.checksum, answer);
+}
+
+fn spec(workload: &str, plan: &str, heap_bytes: usize, settings: &Settings) -> Spec {
+    Spec {
+        workload: workload.to_owned(),
+        plan: plan.to_owned(),
+        heap_bytes,
+        workers: 2,
+        mutators: 2,
+        scale: settings.scale,
+        seed: settings.seed,
+        iterations: 3,
+        verify: true,
+        header: true,
+        ambiguous: false,
+        stress: 0,
+        nursery_bytes: 256 << 10,
+        object_bytes: 0,
+        options: Vec::new(),
+    }
+}
+
+fn plain(shift: u64) {
+    hidden::<false>();
+    hidden::<true>();
+    for seed in shift + 1..shift + 5 {
+        for info in plan::ALL
+            .iter()
+            .filter(|p| p.collects && p.name != "pageprotect")
+        {
+            programs::<false, false>(info.name, seed, 1 + seed % 2 * 2, &[]);
+            programs::<true, false>(info.name, seed, 1, &[]);
+            programs::<false, true>(info.name, seed, 1, &[]);
+            programs::<true, true>(info.name, seed, 2, &[]);
+        }
+    }
+    for workload in ["gcbench", "lru", "large", "list", "weak", "graph", "churn"] {
+        let settings = Settings {
+            scale: 0.003,
+            seed: shift + 3,
+            mutators: 2,
+            object_bytes: 24,
+        };
+        let answer = workload::run(workload, &Oracle::default(), &settings)
+            .unwrap()
+            .unwrap()
+            .checksum;
+        for info in plan::ALL
+            .iter()
+            .filter(|p| p.collects && p.name != "pageprotect")
+        {
+            let heap = if workload == "large" {
+                96 << 20
+            } else {
+                12 << 20
+            };
+            let report = heapwright_bench::run(&spec(workload, info.name, heap, &settings));
+            assert_eq!(report.status, Status::Ok, "{}: {report:?}", info.name);
+            assert_eq!(report.checksum, answer, "{}", info.name);
+        }
+    }
+}
+
+/// What the other test runs in a process of its own.
+#[test]
+fn suite_with_the_bug_of_the_environment() {
+    let Ok(name) = std::env::var(BUG) else {
+        return;
+    };
+    if let Some(bug) = Bug::ALL.iter().find(|b| format!("{b:?}") == name) {
+        bugs::switch_on(*bug);
+    }
+    let shift = std::env::var(SHIFT).map_or(0, |shift| shift.parse().unwrap());
+    suite(shift);
+}
+
+fn start(bug: &str, modes: bool, attempt: u64) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if !modes {
+        command.env(PLAIN, "1");
+    }
+    command
+        .args(["--exact", "suite_with_the_bug_of_the_environment"])
+        .env(BUG, bug)
+        .env(SHIFT, (attempt * 100).to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// How the process ended: `None` if it found nothing wrong.
+fn outcome(mut child: Child) -> Option<&'static str> {
+    let begin = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return match status.code() {
+                Some(0) => None,
+                Some(_) => Some("found"),
+                None => Some("crashed"),
+            };
+        }
+        if begin.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Some("hung");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn each_bug_is_found() {
+    if std::env::var_os(BUG).is_some() {
+        return;
+    }
+    for attempt in 0..ATTEMPTS {
+        assert_eq!(
+            outcome(start("none", true, attempt)),
+            None,
+            "the suite fails without a bug, attempt {attempt}"
+        );
+    }
+    let mut missed = Vec::new();
+    for bug in Bug::ALL {
+        let begin = Instant::now();
+        let mut attempts = 0..ATTEMPTS;
+        let how = attempts.find_map(|attempt| outcome(start(&format!("{bug:?}"), true, attempt)));
+        eprintln!(
+            "{bug:?}: {} in {:.1} s, attempt {}",
+            how.unwrap_or("MISSED"),
+            begin.elapsed().as_secs_f64(),
+            attempts.start
+        );
+        if how.is_none() {
+            missed.push(bug);
+        }
+    }
+    eprintln!(
+        "{} of {} seeded bugs found",
+        Bug::ALL.len() - missed.len(),
+        Bug::ALL.len()
+    );
+    assert!(missed.is_empty(), "missed: {missed:?}");
+    for bug in HARMLESS {
+        let how = outcome(start(&format!("{bug:?}"), false, 0));
+        assert_eq!(how, None, "{bug:?} is found without the modes");
+    }
+}

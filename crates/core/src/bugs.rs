@@ -1,0 +1,155 @@
+//! Seeded bugs: errors that can be switched on to see whether the tests find them.
+//!
+//! They exist only where the crate is compiled with `--cfg seeded_bugs`; else `is_on` is `false` at compile time and nothing is
+//! left of it. `crates/bench/tests/seeded_bugs.rs` switches each on in turn and expects that the suite fails.
+
+macro_rules! bugs {
+    ($($(#[$about:meta])* $name:ident,)*) => {
+        /// A bug that can be switched on.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Bug {
+            $($(#[$about])* $name,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+bugs! {
+    /// The write barrier does not remember old objects.
+    BarrierDropped,
+    /// An object that was written to is remembered once and never again.
+    RememberedForGood,
+    /// Remembered objects are not scanned.
+    RememberedNotScanned,
+    /// What becomes old does not get its log bit.
+    LogBitForgotten,
+    /// The roots of the first mutator are not scanned.
+    MutatorSkipped,
+    /// The last of several root slots is not looked at.
+    RootSlotSkipped,
+    /// The last slice of a long array is not looked at.
+    ArraySliceLost,
+    /// The last slot of each bite off an array is not looked at.
+    ArraySlotLost,
+    /// The trace ends with one edge left in the ring.
+    EdgeLeftInRing,
+    /// The trace ends with one marked object that was not scanned.
+    ObjectLeftInRing,
+    /// Large objects are not marked.
+    LargeNotMarked,
+    /// Marks are not cleared before a full collection.
+    MarksKept,
+    /// Only the first line of an object is marked.
+    LinesShort,
+    /// Holes begin a line too early.
+    HoleEarly,
+    /// Holes end a line too late.
+    HoleLong,
+    /// Lines are reused during a full trace.
+    LinesReusedWhileTracing,
+    /// The new place of an object is not published.
+    MoveNotPublished,
+    /// Slots are not updated.
+    SlotNotUpdated,
+    /// The last word of an object is not copied.
+    CopyShort,
+    /// The first word of an object is not copied.
+    HeaderLost,
+    /// Pinned objects move.
+    PinIgnored,
+    /// Ambiguous roots are not looked at.
+    AmbiguousIgnored,
+    /// Weak references are not looked at.
+    WeakSkipped,
+    /// All weak references are cleared.
+    WeakCleared,
+    /// A held block is freed.
+    HeldFreed,
+    /// Dead cells are not freed.
+    CellsNotFreed,
+    /// The first live cell of a block is freed.
+    CellFreed,
+    /// Large objects are freed though they live.
+    LargeFreed,
+    /// Young large objects are freed though they live.
+    YoungLargeFreed,
+    /// Memory is not zeroed.
+    NotZeroed,
+    /// The last word of zeroed memory is not.
+    ZeroedShort,
+    /// A used block counts as zeroed.
+    DirtyBlock,
+    /// Runs of cells are not taken back before a collection.
+    RunKept,
+    /// Regions are not taken back before a collection.
+    RegionKept,
+    /// The world is taken for stopped when it is not.
+    StopNotAwaited,
+    /// References that are overwritten while marking are forgotten.
+    SnapshotDropped,
+    /// Those that were handed over are forgotten.
+    HandOverLost,
+    /// Objects that are allocated while marking do not count as marked.
+    NewNotMarked,
+    /// The lines of such objects count as free.
+    NewLinesFree,
+    /// Sliding objects go a word too far.
+    SlideOffByOne,
+    /// Objects slide over the end of a block.
+    SlideOverTheEnd,
+    /// Roots are not updated after a slide.
+    SlideRootsForgotten,
+    /// The last word of an object does not count as live in a slide.
+    LiveShort,
+    /// Copies are not entered into the object map.
+    MapEntryForgotten,
+    /// The object map keeps what is dead.
+    MapKept,
+    /// Free lines are not poisoned (found with the option `poison` only).
+    LinesNotPoisoned,
+    /// Something is written into free lines (found with the option `poison` only).
+    FreeLineWritten,
+    /// A worker that finds an object being copied does not wait for its new place (with one processor found with the option
+    /// `yields` only).
+    CopyNotAwaited,
+    /// A worker copies an object before it has claimed it (as above).
+    ClaimLate,
+    /// Blocks that were kept for small objects stay in their list beside the one that a minor collection makes.
+    SmallListKept,
+    /// Blocks of size classes that are in a list are listed again by a minor collection.
+    ListedTwice,
+    /// Blocks that are handed out are not noted: a minor collection does not look at them.
+    BlockNotTouched,
+    /// One part of the weak references is not looked at.
+    WeakPartSkipped,
+    /// Objects slide into a block before its own have left it (found with the option `yields` only).
+    SlideNotAwaited,
+}
+
+#[cfg(seeded_bugs)]
+static ON: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(u32::MAX);
+
+/// Switches a bug on, in all heaps of the process.
+#[cfg(seeded_bugs)]
+pub fn switch_on(bug: Bug) {
+    ON.store(bug as u32, core::sync::atomic::Ordering::Relaxed);
+}
+
+/// Is the bug on?
+#[cfg(seeded_bugs)]
+#[inline]
+pub(crate) fn is_on(bug: Bug) -> bool {
+    ON.load(core::sync::atomic::Ordering::Relaxed) == bug as u32
+}
+
+/// Is the bug on? Never.
+#[cfg(not(seeded_bugs))]
+#[inline(always)]
+pub(crate) const fn is_on(_: Bug) -> bool {
+    false
+}

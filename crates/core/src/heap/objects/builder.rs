@@ -1,0 +1,243 @@
+use super::concurrent::Background;
+use super::sizing::Sizing;
+use super::{Heap, Immortals, Inner};
+use crate::alloc::BLOCK_BYTES;
+use crate::collect::Yields;
+use crate::collect::cycle::TraceStacks;
+use crate::collect::gate::Gate;
+use crate::collect::local::Locals;
+use crate::collect::trace::TraceStack;
+use crate::error::HeapError;
+use crate::event::Listener;
+use crate::heap::words::builder::{MOST_ADDRESS, reserve_range};
+use crate::options::{Evacuate, Huge, Options};
+use crate::plan::{self, Allocates};
+use crate::space::objects::{CODE, CompactTables, LINE, ObjectSpace, ObjectStock, ObjectTables};
+use crate::space::pages::Pages;
+use crate::space::poison::Poison;
+use crate::space::tables::{Entry, PAIR, Tables};
+use crate::space::{MarkSweep, Policy, Stock};
+use crate::vm::{KindTraits, Metadata, Vm, World};
+use core::sync::atomic::{AtomicBool, AtomicU64};
+use heapwright_memory::{DenseMapper, MappedVec, Scope, SideLayout, SideMemory, SideMetadataSpec};
+use heapwright_os::{Port, Reservation, real_port};
+use heapwright_work::{Config, Pool};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// From this size on, in bytes, a heap asks for huge pages by itself: there tracing waits for the memory, a third less with them,
+/// and what they waste is little beside the heap.
+const HUGE_FROM: usize = 64 << 20;
+
+/// A heap's memory: what is given back last.
+#[derive(Debug)]
+pub(super) struct Memory {
+    _range: Reservation,
+    _side: SideMemory,
+}
+
+/// Builds a [`Heap`].
+#[derive(Default)]
+pub struct Builder {
+    options: Options,
+    port: Option<Arc<dyn Port>>,
+    listener: Option<Box<dyn Listener>>,
+    world: Option<Arc<dyn World>>,
+}
+
+impl core::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Builder")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// The options; else the defaults.
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The operating system; else the real one.
+    #[must_use]
+    pub fn port(mut self, port: Arc<dyn Port>) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// Who hears of events.
+    #[must_use]
+    pub fn listener(mut self, listener: Box<dyn Listener>) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    /// How mutators are stopped; else by a gate of the heap's own, where they stop when they poll or allocate.
+    #[must_use]
+    pub fn world(mut self, world: Arc<dyn World>) -> Self {
+        self.world = Some(world);
+        self
+    }
+
+    /// Builds the heap. It reserves addresses and commits a few pages; threads start with the first collection that can use
+    /// them.
+    ///
+    /// # Errors
+    /// If the system refuses, or the plan cannot serve the runtime. All that was reserved is given back.
+    pub fn build<V: Vm>(self, vm: V) -> Result<Heap<V>, HeapError> {
+        let Self {
+            options,
+            port,
+            listener,
+            world,
+        } = self;
+        let facts = plan::facts(options.plan);
+        if options.evacuate == Evacuate::Never && !facts.can_stay() {
+            return Err(HeapError::Plan {
+                plan: facts.name.name(),
+                why: "it has to move objects, and the option evacuate says never: immix, stickyimmix, concurrentimmix, marksweep and \
+                      stickymarksweep can do without",
+            });
+        }
+        let port = port.unwrap_or_else(real_port);
+        let range = reserve_range(&port, options.max)?;
+        if range.end().as_usize() > MOST_ADDRESS {
+            return Err(HeapError::TooHigh);
+        }
+        let (base, bytes) = (range.start(), range.bytes());
+        port.name(base, bytes, c"heapwright heap");
+        let huge_from = match options.huge {
+            Huge::Off => bytes,
+            Huge::On => 0,
+            Huge::Auto if options.max >= HUGE_FROM => 0,
+            Huge::Auto => HUGE_FROM.min(bytes),
+        };
+        // A hint: without it the heap is slower, not wrong.
+        let _ = port.huge(base.add(huge_from), bytes - huge_from, true);
+        let spec = |name, log_bits, log_bytes| {
+            SideMetadataSpec::new(name, log_bits, log_bytes, Scope::Global)
+        };
+        let mut layout = SideLayout::new()
+            .with(spec("bits", 6, PAIR.trailing_zeros() - 1))
+            .with(spec("blocks", 5, 15))
+            .with(spec("block links", 5, 15))
+            .with(spec("large pages", 6, 12))
+            .with(spec("lines", 3, LINE.trailing_zeros()))
+            .with(spec("log bits", 6, PAIR.trailing_zeros()))
+            .with(spec("pending", 6, PAIR.trailing_zeros() - 1));
+        if V::OBJECT_MAP {
+            layout = layout.with(spec("object map", 6, PAIR.trailing_zeros()));
+        }
+        let map_at = 7;
+        let compact_at = map_at + usize::from(V::OBJECT_MAP);
+        let compacts = facts.allocates == Allocates::Bump(Policy::Compact);
+        if compacts {
+            layout = layout
+                .with(spec("live words", 6, PAIR.trailing_zeros() - 1))
+                .with(spec("targets", 6, PAIR.trailing_zeros() - 1));
+        }
+        let stayed_at = compact_at + if compacts { 2 } else { 0 };
+        if facts.moves && matches!(V::METADATA, Metadata::Side) {
+            layout = layout.with(spec("stayed", 6, PAIR.trailing_zeros()));
+        }
+        let side = layout.place(&port, base, bytes, c"heapwright side tables")?;
+        let specs = side.specs().to_vec();
+        let table = |index: usize| specs.get(index).map_or(base, SideMetadataSpec::table);
+        // SAFETY: the tables have the shapes that `Tables` describes (two words of 64 bits a pair, 32 bits a block, 64 bits
+        // a page), the mapper maps them zeroed along with each chunk, and `Memory` keeps them until the heap is dropped.
+        let tables = unsafe {
+            Tables::new(
+                base.as_usize(),
+                table(0).as_ptr(),
+                table(1).as_ptr(),
+                table(2).as_ptr(),
+                table(3).as_ptr(),
+            )
+        };
+        let objects = ObjectTables {
+            lines: table(4).as_ptr(),
+            unlogged: table(5).as_ptr(),
+            pending: table(6).as_ptr(),
+            // Without an object map never looked at.
+            objects: table(map_at).as_ptr(),
+            // Looked at only where the plan moves objects and their bits are in side tables.
+            stayed: table(stayed_at).as_ptr(),
+        };
+        // As above, without the compacting plan.
+        let compact = CompactTables {
+            live: table(compact_at).as_ptr(),
+            targets: table(compact_at + 1).as_ptr(),
+        };
+        let poison = options
+            .poison
+            .then(|| Arc::new(Poison::new(options.verify)));
+        let cells = MarkSweep::new(tables, options.stress != 0).with_poison(poison.clone());
+        // Data; machine code, which differs in how its pages are mapped; and what has to be at a certain address.
+        for _ in 0..=CODE.max(Entry::APART).max(Entry::BEHIND) {
+            cells
+                .define_kind(KindTraits {
+                    leaf: false,
+                    zeroed: true,
+                    collectable: true,
+                    conservative: false,
+                })
+                .ok_or(HeapError::TooManyKinds)?;
+        }
+        let mapper = DenseMapper::new(Arc::clone(&port), base, bytes)?;
+        let pages = Pages::new(Arc::clone(&port), mapper, specs, base, bytes)?.with_poison(poison);
+        let young = MappedVec::new(Arc::clone(&port), bytes / 4096, c"heapwright young objects")?;
+        let blocks = bytes.div_ceil(BLOCK_BYTES * 64);
+        let touched = MappedVec::new(Arc::clone(&port), blocks, c"heapwright young blocks")?;
+        let mut stock = ObjectStock::new(Stock::new(pages, 0), young, touched);
+        stock.quarantine = facts.quarantine;
+        let workers = options.most_workers();
+        let mut stacks = Vec::with_capacity(workers);
+        for worker in 0..workers {
+            let entries = MappedVec::new(Arc::clone(&port), bytes / 16, c"heapwright mark stack")?;
+            stacks.push(TraceStack::new(
+                entries,
+                Yields::new(options.yields, worker),
+            ));
+        }
+        let space = ObjectSpace::new(cells, objects, compact, bytes, V::OBJECT_MAP, stock);
+        let pool = Pool::new(Config {
+            workers,
+            delay: Yields::for_pool(options.yields, workers),
+            ..Config::default()
+        });
+        let sizing = Sizing::new(&options);
+        let yields = Yields::new(options.yields, workers);
+        let inner = Arc::new(Inner {
+            vm,
+            facts,
+            space,
+            options,
+            gate: world.unwrap_or_else(|| Arc::new(Gate::new())),
+            locals: Locals::default(),
+            pool,
+            stacks: TraceStacks::new(stacks),
+            pinned: Mutex::new(HashMap::new()),
+            listener,
+            sizing,
+            orphans: Mutex::new(Vec::new()),
+            background: Background::default(),
+            immortals: Mutex::new(Immortals::default()),
+            yields,
+            full_next: AtomicBool::new(false),
+            collections: AtomicU64::new(0),
+            full_collections: AtomicU64::new(0),
+            allocated: AtomicU64::new(0),
+            _memory: Memory {
+                _range: range,
+                _side: side,
+            },
+        });
+        if facts.concurrent {
+            Background::start(&inner)?;
+        }
+        Ok(Heap(inner))
+    }
+}

@@ -1,0 +1,206 @@
+//! The thread that marks while mutators run, for plans that do.
+//!
+//! It is inside of the gate while it marks, as a mutator is, and looks at a flag of its own every [`QUANTUM`] entries: so whoever
+//! stops the world finds it between two objects, with its stack in order.
+
+use super::{Effort, Inner};
+use crate::bugs::{Bug, is_on};
+use crate::collect::gate::Interrupt;
+use crate::collect::trace::{Trace, Tracer};
+use crate::error::HeapError;
+use crate::event::Cause;
+use crate::space::tables::Policy;
+use crate::vm::Vm;
+use core::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+/// Entries of the mark stack between two looks at the flag: some ten microseconds.
+const QUANTUM: usize = 256;
+/// The same with the option `yields`: mutators write between any two.
+const QUANTUM_WITH_YIELDS: usize = 4;
+/// How many references a mutator remembers before it hands them over.
+pub(super) const HAND_OVER: usize = 1024;
+
+/// What the heap and the thread share.
+#[derive(Debug, Default)]
+pub(super) struct Background {
+    /// The thread is to stop at its next look.
+    pub(super) interrupt: Interrupt,
+    signal: Arc<Signal>,
+    /// References that mutators handed over.
+    overwritten: Mutex<Vec<usize>>,
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    state: Mutex<Work>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Work {
+    #[default]
+    Nothing,
+    Mark,
+    End,
+}
+
+impl Background {
+    /// Starts the thread.
+    pub(super) fn start<V: Vm>(inner: &Arc<Inner<V>>) -> Result<(), HeapError> {
+        let heap = Arc::downgrade(inner);
+        let signal = Arc::clone(&inner.background.signal);
+        thread::Builder::new()
+            .name(String::from("heapwright-mark"))
+            .spawn(move || live(&heap, &signal))
+            .map(|_| ())
+            .map_err(|_| HeapError::Thread)
+    }
+
+    /// Has the thread mark.
+    pub(super) fn wake(&self) {
+        self.signal.set(Work::Mark);
+    }
+
+    /// Takes what a mutator remembered. False if there is no memory for it: then the mutator keeps it.
+    pub(super) fn hand_over(&self, log: &mut Vec<usize>) -> bool {
+        let mut all = self
+            .overwritten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if all.try_reserve(log.len()).is_err() {
+            return false;
+        }
+        if is_on(Bug::HandOverLost) {
+            log.clear();
+        }
+        all.append(log);
+        true
+    }
+
+    /// What was handed over so far.
+    pub(super) fn take_overwritten(&self) -> Vec<usize> {
+        core::mem::take(
+            &mut *self
+                .overwritten
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.signal.set(Work::End);
+    }
+}
+
+impl Signal {
+    fn set(&self, work: Work) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = work;
+        self.changed.notify_all();
+    }
+
+    /// Waits for work; false: there will be none.
+    fn wait(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match *state {
+                Work::Mark => {
+                    *state = Work::Nothing;
+                    return true;
+                }
+                Work::End => return false,
+                Work::Nothing => {
+                    state = self
+                        .changed
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+}
+
+/// The thread's life.
+fn live<V: Vm>(heap: &Weak<Inner<V>>, signal: &Signal) {
+    while signal.wait() {
+        let Some(inner) = heap.upgrade() else {
+            return;
+        };
+        inner.gate.enter();
+        mark(&inner);
+        inner.gate.leave();
+    }
+}
+
+/// Marks until all is marked, or somebody else completed the mark.
+fn mark<V: Vm>(inner: &Arc<Inner<V>>) {
+    loop {
+        if inner.background.interrupt.is_raised() {
+            inner.gate.stop();
+        }
+        // Only this thread is left: nobody will use the heap again.
+        if !inner.space.marking() || Arc::strong_count(inner) == 1 {
+            return;
+        }
+        let trace = Trace {
+            vm: &inner.vm,
+            space: &inner.space,
+            to: Policy::Immix,
+            unlog: false,
+            copied: AtomicUsize::new(0),
+            stayed: AtomicUsize::new(0),
+            pending: AtomicUsize::new(0),
+            kept: AtomicUsize::new(0),
+        };
+        // SAFETY: this thread is inside of the gate, so no pause is under way, and nobody else uses the stacks outside of one.
+        let stack = unsafe { inner.stacks.stack(0) };
+        let mut tracer = Tracer::<V, true, false>::new(&trace, stack);
+        for object in inner.background.take_overwritten() {
+            tracer.accept(object << 16);
+        }
+        let mut done = false;
+        while !done && !inner.background.interrupt.is_raised() {
+            inner.yields.point();
+            done = if inner.yields.is_on() {
+                tracer.run_some(QUANTUM_WITH_YIELDS)
+            } else if inner.options.stress == 0 {
+                tracer.run_some(QUANTUM)
+            } else {
+                // So slow that mutators do much meanwhile.
+                thread::sleep(Duration::from_micros(50));
+                tracer.run_some(2)
+            };
+        }
+        if done {
+            let _ = inner.pause(|| inner.collect_stopped(Cause::Concurrent, Effort::Usual, false));
+            return;
+        }
+    }
+}
+
+impl<V: Vm> Inner<V> {
+    /// Begins to mark if the plan does that while mutators run, and it is time: true if the world was stopped, and what the caller
+    /// knew of the heap may be wrong. By a mutator.
+    pub(super) fn begin_if_due(&self) -> bool {
+        if !self.facts.concurrent || self.space.marking() {
+            return false;
+        }
+        let due = self.sizing.is_time_to_begin(&self.page_usage());
+        if due {
+            self.begin();
+        }
+        due
+    }
+
+    /// Begins to mark while mutators run. By a mutator of a plan that does.
+    pub(super) fn begin(&self) {
+        let begun = self.pause(|| self.collect_stopped(Cause::Budget, Effort::Usual, true));
+        if begun.is_some() {
+            self.background.wake();
+        }
+    }
+}

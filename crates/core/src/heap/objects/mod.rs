@@ -1,0 +1,412 @@
+//! The heap of a runtime that knows its references.
+
+mod builder;
+mod concurrent;
+mod mutator;
+mod sizing;
+
+pub use builder::Builder;
+pub use mutator::{Mutator, PinGuard};
+
+use crate::collect::Yields;
+use crate::collect::cycle::{Pause, TraceStacks};
+use crate::collect::local::{Barrier, Local, Locals};
+use crate::error::{AllocError, HeapError};
+use crate::event::{Cause, CollectionStats, Event, Listener};
+use crate::options::Options;
+use crate::plan::{self, Allocates, Facts};
+use crate::space::ObjectSpace;
+use crate::space::objects::Swept;
+use crate::space::pages::PAGE;
+use crate::space::tables::Policy;
+use crate::vm::{Vm, World};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use heapwright_address::{ObjectReference, WildWord};
+use heapwright_os::clock;
+use heapwright_work::Pool;
+use sizing::Sizing;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// With the option `workers` at `auto`, one thread traces alone while less than so many pages are in use.
+const ALONE_BELOW: usize = (32 << 20) / PAGE;
+
+/// What a heap uses, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeapUsage {
+    /// Blocks and large objects in use.
+    pub used_bytes: usize,
+    /// The most that may be in use at present: the option `max`, or what the heap decided.
+    pub limit_bytes: usize,
+    /// What lived after the last collection, as far as the plan knows: whole blocks, lines or cells.
+    pub live_bytes: usize,
+    /// Handed to mutators since the heap was built, in the units in which they take memory.
+    pub allocated_bytes: u64,
+    /// Collections so far, and how many of them traced everything.
+    pub collections: u64,
+    /// See `collections`.
+    pub full_collections: u64,
+}
+
+/// A heap of one runtime, with any plan. A handle: clones are the same heap, which is freed with all its memory and threads
+/// when the last of them, and the last mutator, is dropped.
+pub struct Heap<V: Vm>(Arc<Inner<V>>);
+
+impl<V: Vm> Clone for Heap<V> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<V: Vm> core::fmt::Debug for Heap<V> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Heap")
+            .field("options", &self.0.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a heap is. Field order is drop order: the memory goes last.
+struct Inner<V: Vm> {
+    vm: V,
+    facts: Facts,
+    space: ObjectSpace,
+    options: Options,
+    gate: Arc<dyn World>,
+    locals: Locals<V>,
+    pool: Pool,
+    stacks: TraceStacks,
+    pinned: Mutex<HashMap<usize, usize>>,
+    listener: Option<Box<dyn Listener>>,
+    sizing: Sizing,
+    /// What mutators remembered that have ended.
+    orphans: Mutex<Vec<usize>>,
+    /// Objects that live as long as the heap.
+    immortals: Mutex<Immortals>,
+    /// For plans that mark while mutators run.
+    background: concurrent::Background,
+    yields: Yields,
+    /// The next collection is to be a full one.
+    full_next: AtomicBool,
+    collections: AtomicU64,
+    full_collections: AtomicU64,
+    /// Of mutators that have ended.
+    allocated: AtomicU64,
+    _memory: builder::Memory,
+}
+
+/// Objects that live as long as the heap. They never move.
+#[derive(Debug, Default)]
+struct Immortals {
+    all: Vec<usize>,
+    /// How many of them are old: a minor collection does not look at those.
+    old: usize,
+}
+
+/// How hard a collection is to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Effort {
+    /// What the plan thinks is due.
+    Usual,
+    /// Everything is traced.
+    Full,
+    /// Everything, and blocks are emptied though it costs time.
+    Emergency,
+}
+
+impl<V: Vm> Heap<V> {
+    /// How a heap is built.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The runtime.
+    #[must_use]
+    pub fn vm(&self) -> &V {
+        &self.0.vm
+    }
+
+    /// The options that the heap was built with.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// What the plan is like.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.0.facts
+    }
+
+    /// Attaches a mutator with the runtime's data for it. It is inside of the heap; the calling thread waits for a collection
+    /// that is under way. One mutator is used by one thread at a time.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn attach(&self, thread: V::Thread) -> Result<Mutator<V>, HeapError> {
+        Mutator::attach(Arc::clone(&self.0), thread)
+    }
+
+    /// What the heap uses. Any thread.
+    #[must_use]
+    pub fn usage(&self) -> HeapUsage {
+        let inner = &self.0;
+        HeapUsage {
+            used_bytes: inner.space.with(|stock| stock.used_pages()) * PAGE,
+            limit_bytes: inner.sizing.limit().saturating_mul(PAGE),
+            live_bytes: inner.sizing.live(),
+            allocated_bytes: inner.allocated.load(Ordering::Relaxed),
+            collections: inner.collections.load(Ordering::Relaxed),
+            full_collections: inner.full_collections.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Keeps an object where it is until the guard is dropped; counted. It is not kept alive. Mutator running.
+    ///
+    /// Plans that copy keep the object's whole block of 32 KiB in place, with all in it that is reached.
+    #[must_use]
+    pub fn pin(&self, object: ObjectReference) -> PinGuard<V> {
+        PinGuard::new(Arc::clone(&self.0), object)
+    }
+
+    /// The object around an address: for interior pointers. Needs [`Vm::OBJECT_MAP`], or an object in size classes or pages of
+    /// its own. Mutator running or world stopped.
+    #[must_use]
+    pub fn object_around(&self, word: WildWord) -> Option<ObjectReference> {
+        self.0
+            .space
+            .object_around(word.bits(), |o| self.0.vm.size(o))
+    }
+
+    /// Is this the address of an object? As for [`Heap::object_around`].
+    #[must_use]
+    pub fn is_object(&self, word: WildWord) -> bool {
+        self.0.space.is_object(word.bits())
+    }
+}
+
+impl<V: Vm> Inner<V> {
+    fn pins(&self) -> MutexGuard<'_, HashMap<usize, usize>> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn immortals(&self) -> MutexGuard<'_, Immortals> {
+        self.immortals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Is a collection due before `pages` more are taken?
+    fn due(&self, pages: usize) -> bool {
+        if !self.facts.collects {
+            return false;
+        }
+        let usage = self.page_usage();
+        self.sizing.nursery_is_full(&self.facts, &usage, pages)
+            || usage.used + pages + (self.facts.reserve)(&usage) > usage.limit
+    }
+
+    fn page_usage(&self) -> plan::Usage {
+        let limit = self.sizing.limit();
+        self.space.with(|stock| plan::Usage {
+            limit,
+            used: stock.used_pages(),
+            copy: stock.pages_of(Policy::Copy),
+            nursery: stock.pages_of(Policy::Nursery),
+            immix: stock.pages_of(Policy::Immix),
+            holes: stock.free_line_bytes() / PAGE,
+        })
+    }
+
+    /// Stops the world and collects, on the calling thread, which is inside of the heap; if another thread collects at the same
+    /// time, waits for that one instead. None: the plan does not collect, or somebody else did.
+    fn collect(&self, cause: Cause, effort: Effort) -> Option<CollectionStats> {
+        if !self.facts.collects {
+            return None;
+        }
+        self.pause(|| self.collect_stopped(cause, effort, false))
+    }
+
+    /// Stops the world and runs `steps`. None: somebody else did, and it is over.
+    fn pause(&self, steps: impl FnOnce() -> CollectionStats) -> Option<CollectionStats> {
+        let stats = self.stopped(steps)?;
+        self.vm.collected(&stats);
+        if let Some(listener) = &self.listener {
+            listener.event(Event::Collected(&stats));
+        }
+        Some(stats)
+    }
+
+    /// The same, without telling anybody.
+    fn stopped<R>(&self, steps: impl FnOnce() -> R) -> Option<R> {
+        let raise = || {
+            self.background.interrupt.set(true);
+            self.locals.interrupt(true);
+        };
+        self.yields.point();
+        if !self.gate.close(true, &raise) {
+            return None;
+        }
+        self.yields.point();
+        let result = steps();
+        self.yields.point();
+        self.background.interrupt.set(false);
+        self.locals.interrupt(false);
+        self.gate.open(true);
+        self.yields.point();
+        Some(result)
+    }
+
+    /// Visits every object, with the world stopped by the calling thread, which is inside of the heap. False: another thread
+    /// stopped it first, and nothing was visited.
+    fn enumerate(&self, visit: &mut dyn FnMut(ObjectReference)) -> bool {
+        let visited = self.stopped(|| {
+            // SAFETY: called by the one who closed the gate.
+            unsafe {
+                self.locals
+                    .each(|local| mutator::retire_runs(&self.space, local))
+            };
+            self.space.for_each_object(visit);
+        });
+        visited.is_some()
+    }
+
+    /// World stopped. `begin`: only begins a collection that goes on while mutators run.
+    fn collect_stopped(&self, cause: Cause, effort: Effort, begin: bool) -> CollectionStats {
+        let (start, cpu) = (clock::monotonic_ns(), clock::thread_cpu_ns());
+        let before = self.page_usage();
+        let lost = self.retire();
+        let full = effort >= Effort::Full
+            || lost
+            || self.full_next.load(Ordering::Relaxed)
+            || !self.facts.generational;
+        let orphans =
+            core::mem::take(&mut *self.orphans.lock().unwrap_or_else(PoisonError::into_inner));
+        let overwritten = self.background.take_overwritten();
+        let mut pinned: Vec<usize> = Vec::new();
+        if self.facts.moves {
+            pinned.extend(self.pins().keys());
+        }
+        let mut immortals = self.immortals();
+        let young = if full || begin { 0 } else { immortals.old };
+        immortals.old = immortals.all.len();
+        let small = self.options.workers == 0 && before.used < ALONE_BELOW;
+        let alone = small || self.stacks.count() == 1 || self.pool.start().is_err();
+        let mut pause = Pause {
+            vm: &self.vm,
+            space: &self.space,
+            locals: &self.locals,
+            pool: &self.pool,
+            stacks: &self.stacks,
+            pinned: &pinned,
+            orphans: &orphans,
+            immortals: &immortals.all[young..],
+            overwritten: &overwritten,
+            alone,
+            verify: self.options.verify,
+            listener: self.listener.as_deref(),
+            limit: before.limit,
+            evacuate: self.options.evacuate,
+            yields: self.yields.is_on(),
+            emergency: effort == Effort::Emergency,
+            stats: CollectionStats {
+                number: self.collections.fetch_add(1, Ordering::Relaxed) + 1,
+                cause,
+                start_ns: start,
+                before_bytes: before.used * PAGE,
+                ..CollectionStats::default()
+            },
+            swept: Swept::default(),
+            kind: None,
+            exact: true,
+        };
+        pause.check_free();
+        if begin {
+            plan::begin(self.facts.name, &mut pause);
+        } else {
+            plan::collect(self.facts.name, &mut pause, !full);
+        }
+        let (mut stats, swept) = (pause.stats, pause.swept);
+        if stats.full && !begin {
+            self.full_collections.fetch_add(1, Ordering::Relaxed);
+        }
+        let after = self.page_usage();
+        if begin {
+            stats.full = false;
+        } else {
+            let traced_ns = stats.mark_ns + stats.weak_ns;
+            match stats.full {
+                true => self.sizing.traced_all(traced_ns),
+                false => self.sizing.traced_young(traced_ns),
+            }
+            let next_full = self
+                .sizing
+                .collected(&self.facts, &after, &swept, stats.full);
+            self.full_next.store(next_full, Ordering::Relaxed);
+        }
+        stats.live_bytes = self.sizing.live();
+        stats.heap_bytes = after.used * PAGE;
+        stats.cpu_ns = clock::thread_cpu_ns().saturating_sub(cpu);
+        stats.pause_ns = clock::monotonic_ns() - start;
+        stats
+    }
+
+    /// Keeps what a mutator remembered that ends.
+    fn adopt_log(&self, mut log: Vec<usize>, lost: bool) {
+        let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        if lost || orphans.try_reserve(log.len()).is_err() {
+            self.full_next.store(true, Ordering::Relaxed);
+        } else {
+            orphans.append(&mut log);
+        }
+    }
+
+    /// Takes back what mutators hold, world stopped: true if track of something was lost and all must be traced.
+    fn retire(&self) -> bool {
+        let mut lost = self.space.with(|stock| stock.lost_track());
+        // SAFETY: called by the one who closed the gate.
+        unsafe {
+            self.locals.each(|local| {
+                lost |= core::mem::take(&mut local.log_lost);
+                mutator::retire(&self.space, local);
+            });
+        }
+        lost
+    }
+
+    fn out_of_memory(bytes: usize) -> AllocError {
+        AllocError::OutOfMemory { requested: bytes }
+    }
+
+    fn new_local(&self, thread: V::Thread) -> Local<V> {
+        let barrier = match self.facts.barrier {
+            Barrier::Snapshot if !self.space.marking() => Barrier::None,
+            barrier => barrier,
+        };
+        let new_header = if self.space.marking() {
+            self.space.marked_header()
+        } else {
+            0
+        };
+        Local {
+            region: Default::default(),
+            new_header,
+            interrupt: Default::default(),
+            barrier,
+            most_in_cells: if self.facts.allocates == Allocates::Cells {
+                crate::alloc::MAX_SMALL
+            } else {
+                0
+            },
+            overflow: Default::default(),
+            runs: Some(Box::default()),
+            log: Vec::new(),
+            log_lost: false,
+            allocated: 0,
+            stress: self.options.stress,
+            yields: Yields::new(self.options.yields, 128 + self.locals.count()),
+            thread,
+        }
+    }
+}

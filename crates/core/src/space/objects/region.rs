@@ -1,0 +1,188 @@
+//! Regions: the memory between two addresses that one thread bumps a pointer through, and where the next one comes from.
+
+use super::{LINE, MAX_BUMP, ObjectSpace};
+use crate::alloc::BLOCK_BYTES;
+use crate::bugs::{Bug, is_on};
+use crate::error::AllocError;
+use crate::space::tables::{Entry, Policy};
+
+/// How much is zeroed at a time: it is in the nearest cache when it is used, and no allocation pays for a whole block.
+const ZEROED_AHEAD: usize = 1 << 10;
+
+/// A region of one thread. `cursor <= limit <= end`; `[cursor, limit)` is zero; all within one block.
+///
+/// The layout is part of the interface ([`crate::alloc::FastPath`]): the cursor is its first word, the limit its second.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Region {
+    /// The next object goes here.
+    pub cursor: usize,
+    /// Up to here there is zeroed memory.
+    pub limit: usize,
+    end: usize,
+    /// Objects may lie in lines behind `end` that are free, in the block with this offset plus 1.
+    block: usize,
+}
+
+/// Holes are looked for for objects up to this size; larger ones would find few.
+const MOST_IN_HOLES: usize = 4 << 10;
+
+impl Region {
+    /// Takes `bytes`, a multiple of 8. Two loads, an addition, a comparison and a store.
+    #[inline(always)]
+    pub fn bump(&mut self, bytes: usize) -> Option<usize> {
+        let object = self.cursor;
+        // Not `object + bytes > limit`: an absurd request would wrap.
+        if bytes > self.limit - object {
+            return None;
+        }
+        self.cursor = object + bytes;
+        Some(object)
+    }
+
+    /// Zeroes more of what the region has: true if `bytes` fit now.
+    #[inline]
+    pub fn extend(&mut self, bytes: usize) -> bool {
+        if self.cursor + bytes > self.end {
+            return false;
+        }
+        let limit = self.end.min(self.limit + ZEROED_AHEAD.max(bytes));
+        // SAFETY: `[limit, end)` is memory of the region's owner that holds no object (`fill`).
+        unsafe {
+            core::ptr::write_bytes(
+                core::ptr::with_exposed_provenance_mut::<u8>(self.limit),
+                0,
+                if is_on(Bug::NotZeroed) {
+                    0
+                } else {
+                    limit - self.limit - if is_on(Bug::ZeroedShort) { 8 } else { 0 }
+                },
+            );
+        }
+        self.limit = limit;
+        true
+    }
+
+    /// As [`Region::extend`] for a copy, which needs no zeroed memory.
+    #[inline]
+    pub fn extend_raw(&mut self, bytes: usize) -> bool {
+        self.limit = self.end;
+        self.cursor + bytes <= self.end
+    }
+
+    /// Has the next allocation take the slow path: what was zeroed ahead is zeroed again.
+    pub(crate) fn close(&mut self) {
+        self.limit = self.cursor;
+    }
+
+    /// Makes it empty. World stopped, or by the owner.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The part that holds no object yet.
+    #[must_use]
+    pub fn rest(&self) -> (usize, usize) {
+        (self.cursor, self.end)
+    }
+
+    /// Is the region empty, with nothing behind it?
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        self.end == 0
+    }
+
+    fn set(&mut self, start: usize, end: usize, clean: bool) {
+        self.cursor = start;
+        self.limit = if clean { end } else { start };
+        self.end = end;
+    }
+}
+
+impl ObjectSpace {
+    /// Gives a region the next free memory in the block that it has, if there is some for `bytes`. No lock.
+    pub fn refill(&self, region: &mut Region, bytes: usize) -> bool {
+        while region.block != 0 {
+            let block = region.block - 1;
+            let from = (region.end - self.tables().base()).next_multiple_of(LINE);
+            if from >= block + BLOCK_BYTES {
+                region.block = 0;
+                break;
+            }
+            match self.next_hole(from) {
+                // Small holes are left out when a larger one is needed.
+                Some((start, end)) if bytes <= end - start => {
+                    let base = self.tables().base();
+                    if let Some(poison) = self.cells.poison() {
+                        // SAFETY: free lines of a block that the caller has.
+                        unsafe { poison.look(base + start, base + end) };
+                    }
+                    self.clean_hole(start, end);
+                    region.set(base + start, base + end, false);
+                    self.count_hole(region);
+                    return true;
+                }
+                Some((_, end)) => {
+                    let end = self.tables().base() + end;
+                    region.set(end, end, false);
+                }
+                None => region.block = 0,
+            }
+        }
+        false
+    }
+
+    /// While marking concurrently, all that is allocated counts as marked. (With an object map each object is marked on its
+    /// own, since the marks become the map.)
+    fn count_hole(&self, region: &Region) {
+        if self.marking() {
+            if !self.has_object_map() && !is_on(Bug::NewNotMarked) {
+                self.mark_range(region.cursor, region.end);
+            }
+            if !is_on(Bug::NewLinesFree) {
+                self.mark_lines_between(region.cursor, region.end);
+            }
+        }
+    }
+
+    /// Gives a region free lines of a block that is in use, for `bytes`: true if there were any. It takes no more pages. Takes the
+    /// lock.
+    pub fn fill_hole(&self, region: &mut Region, policy: Policy, bytes: usize) -> bool {
+        if policy != Policy::Immix || bytes > MOST_IN_HOLES {
+            return false;
+        }
+        let small = bytes <= LINE;
+        while let Some(block) = self.with(|stock| stock.take_recyclable(self, small)) {
+            let start = self.tables().base() + block;
+            region.set(start, start, false);
+            region.block = block + 1;
+            if self.refill(region, bytes) {
+                return true;
+            }
+            if !small {
+                self.with(|stock| stock.keep_for_small(self, block));
+            }
+        }
+        false
+    }
+
+    /// Gives a region a free block for `bytes`, at most [`MAX_BUMP`]. Takes the lock. `limit`: pages that may be in use then.
+    ///
+    /// # Errors
+    /// [`AllocError::OutOfMemory`] at the limit, or what the system said. The region is as before.
+    pub fn fill(
+        &self,
+        region: &mut Region,
+        policy: Policy,
+        bytes: usize,
+        limit: usize,
+    ) -> Result<(), AllocError> {
+        debug_assert!(bytes <= MAX_BUMP.max(BLOCK_BYTES));
+        let (block, clean) = self.with(|stock| stock.take_block(self, Entry::of(policy), limit))?;
+        let start = self.tables().base() + block;
+        region.set(start, start + BLOCK_BYTES, clean || is_on(Bug::DirtyBlock));
+        region.block = 0;
+        self.count_hole(region);
+        Ok(())
+    }
+}

@@ -1,0 +1,32 @@
+//! How the mutators of a heap are stopped, for runtimes that do it themselves.
+
+/// Who is inside of a heap, and how all are brought out of it.
+///
+/// By default a heap has a gate of its own ([`crate::collect::gate::Gate`]): mutators poll a flag and stop. A runtime with other
+/// means, such as one lock that only its running thread holds, implements this and hands it to [`crate::Builder::world`]. One
+/// value may serve several heaps only if a thread that is inside of one is inside of all.
+///
+/// # Safety
+/// 1. From a [`World::close`] that returned true to the following [`World::open`], no thread is inside but the one that closed, and
+///    whatever others wrote while they were inside is visible to it.
+/// 2. A [`World::close`] that returns false returns after another thread's closing began and ended.
+/// 3. A thread that comes back inside sees what was written while the world was closed.
+/// 4. No method allocates on the heap.
+pub unsafe trait World: Send + Sync {
+    /// The calling thread, which is outside, comes inside, as soon as the world is open.
+    fn enter(&self);
+
+    /// The calling thread, which is inside, goes outside.
+    fn leave(&self);
+
+    /// The calling thread, which is inside, saw its flag raised: it stops here as long as the world is closed, and is inside when
+    /// this returns. It may find that the world is open again.
+    fn stop(&self);
+
+    /// Brings all others outside: true when they are. False if another thread did that at the same time; then it is over when this
+    /// returns. `inside`: the calling thread is inside, and stays so in either case. `raise` raises the flags that mutators poll.
+    fn close(&self, inside: bool, raise: &dyn Fn()) -> bool;
+
+    /// Lets all others come back. By the thread that closed; `inside` as it said then.
+    fn open(&self, inside: bool);
+}
