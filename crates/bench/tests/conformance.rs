@@ -147,7 +147,7 @@ fn suite(plans: &[&str]) {
 }
 
 /// Each plan on a few workloads with all that makes errors show.
-fn under_stress(plans: &[&str]) {
+fn under_stress(plans: &[&str], evacuate: &str) {
     let mut count = Count::default();
     for info in plan::ALL.iter().filter(|p| plans.contains(&p.name)) {
         for workload in ["lru", "graph", "weak", "large", "churn"] {
@@ -170,7 +170,7 @@ fn under_stress(plans: &[&str]) {
                     spec.stress = stress;
                     spec.options = [
                         ("poison", "1".to_owned()),
-                        ("evacuate", "all".to_owned()),
+                        ("evacuate", evacuate.to_owned()),
                         ("yields", yields.to_string()),
                     ]
                     .map(|(name, value)| (name.to_owned(), value))
@@ -189,17 +189,28 @@ fn under_stress(plans: &[&str]) {
 
 #[test]
 fn under_stress_what_does_not_move() {
-    under_stress(&["nogc", "marksweep", "stickymarksweep", "pageprotect"]);
+    under_stress(
+        &["nogc", "marksweep", "stickymarksweep", "pageprotect"],
+        "all",
+    );
 }
 
 #[test]
 fn under_stress_what_copies() {
-    under_stress(&["semispace", "gencopy", "markcompact"]);
+    under_stress(&["semispace", "gencopy", "markcompact"], "all");
 }
 
 #[test]
 fn under_stress_what_has_lines() {
-    under_stress(&["immix", "genimmix", "stickyimmix", "concurrentimmix"]);
+    under_stress(
+        &["immix", "genimmix", "stickyimmix", "concurrentimmix"],
+        "all",
+    );
+}
+
+#[test]
+fn under_stress_where_nothing_may_move() {
+    under_stress(&["immix", "stickyimmix", "concurrentimmix"], "never");
 }
 
 #[test]

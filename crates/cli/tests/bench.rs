@@ -57,6 +57,7 @@ fn plans_are_listed_as_text_and_as_json() {
         assert!(!plan["about"].as_str().unwrap().is_empty());
         for key in [
             "moves",
+            "non_moving",
             "generational",
             "concurrent",
             "ambiguous_roots",
