@@ -562,7 +562,8 @@ impl<V: Vm> Mutator<V> {
     // ---- the write barrier -----------------------------------------------------------------------------------------
 
     /// The barrier: before a reference is written into `slot` of `object`, or with `None` into any number of its fields (a bulk
-    /// copy). Not a safepoint.
+    /// copy). Not a safepoint, and there must be none between it and the write. One call serves both those plans that want the value
+    /// that is overwritten and those that want to know the object that is written to; nothing is to be called after the write.
     ///
     /// The fast half is inline: without a barrier one load and a branch; with generations also a test of a bit of the object.
     #[inline(always)]
