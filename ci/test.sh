@@ -35,7 +35,7 @@ bash ci/install.sh || echo "some client programs could not be installed; their c
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "build" cargo build --release --workspace
-step "tests" cargo test --release --workspace
+step "tests" cargo test --release --workspace --no-fail-fast
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 step "benchmarks compile and run" cargo bench --workspace --bench '*' -- --test
 if [ "$quick" = 0 ]; then

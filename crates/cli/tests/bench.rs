@@ -228,7 +228,7 @@ fn little_address_space_is_enough() {
 #[test]
 fn what_takes_too_long_has_failed() {
     let done = bench("timeout")
-        .args("churn --scale 100000 --heap 1g --plan marksweep --timeout 1 --json".split(' '))
+        .args("alloc --scale 100000 --heap 64m --plan marksweep --timeout 1 --json".split(' '))
         .output()
         .unwrap();
     assert_eq!(done.status.code(), Some(1), "{}", err(&done));
@@ -278,7 +278,7 @@ fn the_smallest_heap_is_found_and_remembered() {
 #[test]
 fn an_interrupt_ends_it_and_its_child() {
     let mut command = bench("interrupt")
-        .args("churn --scale 100000 --heap 1g --plan marksweep".split(' '))
+        .args("alloc --scale 100000 --heap 64m --plan marksweep".split(' '))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

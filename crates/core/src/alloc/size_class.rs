@@ -9,7 +9,7 @@
 //! offsets within a block (a test tries them all).
 
 /// Cells start at multiples of this, and their sizes are multiples of it; but for those of the classes for multiples of
-/// [`WORD`]. For each granule the side tables have a bit, and no two cells begin in the same one.
+/// a word. For each granule the side tables have a bit, and no two cells begin in the same one.
 pub const GRANULE: usize = 16;
 
 /// Cells of the last [`WORD_CLASSES`] classes start at multiples of this.
