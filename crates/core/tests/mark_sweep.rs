@@ -181,7 +181,7 @@ fn free_takes_starts_of_allocated_cells_only() {
     let large = alloc(&h, NODE, 100_000).unwrap();
     for cell in [small, large] {
         assert_eq!(h.free(Address::new(cell + 16)), Err(FreeError::Interior));
-        assert_eq!(h.free(Address::new(cell)), Ok(()));
+        assert!(h.free(Address::new(cell)).unwrap() >= 64);
         assert!(matches!(
             h.free(Address::new(cell)),
             Err(FreeError::NotAllocated | FreeError::Foreign)
@@ -194,7 +194,9 @@ fn free_takes_starts_of_allocated_cells_only() {
     h.disable();
     let cells: Vec<usize> = (0..100_000).map(|_| alloc(&h, LEAF, 16).unwrap()).collect();
     let used = h.usage().heap_bytes;
-    cells.iter().for_each(|c| h.free(Address::new(*c)).unwrap());
+    for cell in &cells {
+        h.free(Address::new(*cell)).unwrap();
+    }
     for _ in 0..90_000 {
         alloc(&h, LEAF, 16).unwrap();
     }

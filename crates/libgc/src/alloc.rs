@@ -261,7 +261,9 @@ pub extern "C-unwind" fn GC_free(object: *mut c_void) {
         && let Some(heap) = heap_if_ready()
     {
         // The interface leaves wrong pointers undefined; here they do no harm.
-        let _ = heap.free(Address::from_ptr(object));
+        if let Ok(bytes) = heap.free(Address::from_ptr(object)) {
+            config::freed(bytes);
+        }
     }
 }
 

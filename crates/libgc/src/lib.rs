@@ -40,6 +40,7 @@ pub mod alloc;
 pub mod callback;
 pub mod config;
 pub mod debug;
+pub mod disclaim;
 pub mod finalize;
 pub mod fork;
 pub mod kinds;

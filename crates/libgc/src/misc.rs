@@ -8,6 +8,7 @@ use core::ffi::{c_char, c_int, c_void};
 use core::fmt::{self, Write};
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use heapwright::alloc::{MAX_SMALL, Small};
 
 /// Called for an object with its size and data.
 pub type GC_reachable_object_proc = unsafe extern "C-unwind" fn(*mut c_void, usize, *mut c_void);
@@ -159,6 +160,22 @@ pub unsafe extern "C-unwind" fn GC_enumerate_reachable_objects_inner(
         unsafe { f(cell.start.as_mut_ptr(), cell.bytes, data) };
     });
 }
+
+/// Bytes of the object that a small request gets, as the collector rounds it; `usize::MAX` for a request that is negative or not
+/// small.
+#[unsafe(no_mangle)]
+pub extern "C" fn GC_get_size_map_at(request: c_int) -> usize {
+    usize::try_from(request)
+        .ok()
+        .map(|bytes| bytes + config::extra())
+        .filter(|bytes| *bytes <= MAX_SMALL)
+        .map_or(usize::MAX, |bytes| Small::of(bytes).bytes())
+}
+
+/// The stock library's private state, which it exports without a header that says what is in it: zeros of the same size, so
+/// that what refers to it can be started.
+#[unsafe(no_mangle)]
+pub static GC_arrays: [AtomicU64; 0x2_c9f0 / 8] = [const { AtomicU64::new(0) }; 0x2_c9f0 / 8];
 
 // ---- stores that an incremental collector would want to know of ------------------------------------------------------
 

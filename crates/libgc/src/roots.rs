@@ -376,10 +376,11 @@ pub extern "C" fn GC_is_marked(object: *const c_void) -> c_int {
     let start = Address::from_ptr(object);
     // SAFETY: the visitor of the same pusher.
     let marked = with_pusher(|p| unsafe { (p.is_marked)(p.visit, start) });
-    c_int::from(
-        marked
-            .unwrap_or_else(|| state::heap_if_ready().is_some_and(|heap| heap.is_allocated(start))),
-    )
+    let is_alive = || {
+        state::heap_if_ready().is_some_and(|heap| heap.is_allocated(start))
+            && !crate::disclaim::is_being_asked(start)
+    };
+    c_int::from(marked.unwrap_or_else(is_alive))
 }
 
 /// A mark cannot be taken back: the object is merely kept until the next collection.

@@ -310,22 +310,30 @@ pub extern "C-unwind" fn GC_start_world_external() {
     }
 }
 
+/// The states of threads that can be suspended.
+const KNOWN: &[u32] = &[threads::LIVE, threads::FINISHED];
+
 /// Suspends a registered thread until [`GC_resume_thread`]; returns when it is suspended. A thread may suspend itself.
-/// Nothing happens for a thread that is not registered or suspended already.
+/// Nothing happens for a thread that is not registered or suspended already; one that has ended and was not joined counts as
+/// suspended from then on.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_suspend_thread(thread: libc::pthread_t) {
     let Some((heap, _)) = threads::mutator() else {
         return;
     };
     heap.lock();
-    let found = threads::by_pthread(thread, &[threads::LIVE])
-        .filter(|r| r.suspended.load(Ordering::Relaxed) & 1 == 0);
+    let found =
+        threads::by_pthread(thread, KNOWN).filter(|r| r.suspended.load(Ordering::Relaxed) & 1 == 0);
     let Some(record) = found else {
         heap.unlock();
         return;
     };
     let before = record.parked.load(Ordering::Relaxed);
     record.suspended.fetch_add(1, Ordering::SeqCst);
+    if record.state.load(Ordering::Relaxed) != threads::LIVE {
+        heap.unlock();
+        return;
+    }
     if ptr::eq(record, tls::current()) {
         heap.unlock();
         stop_point();
@@ -351,7 +359,7 @@ pub extern "C-unwind" fn GC_resume_thread(thread: libc::pthread_t) {
         return;
     };
     heap.lock();
-    let found = threads::by_pthread(thread, &[threads::LIVE]);
+    let found = threads::by_pthread(thread, KNOWN);
     if let Some(record) = found.filter(|r| r.suspended.load(Ordering::Relaxed) & 1 != 0) {
         // From here on a stop signals it and waits for it, wherever it is on its way out.
         record.suspended.fetch_add(1, Ordering::SeqCst);
@@ -367,7 +375,7 @@ pub extern "C-unwind" fn GC_is_thread_suspended(thread: libc::pthread_t) -> c_in
         return 0;
     };
     heap.lock();
-    let suspended = threads::by_pthread(thread, &[threads::LIVE])
+    let suspended = threads::by_pthread(thread, KNOWN)
         .is_some_and(|r| r.suspended.load(Ordering::Relaxed) & 1 != 0);
     heap.unlock();
     c_int::from(suspended)

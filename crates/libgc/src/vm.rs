@@ -11,9 +11,9 @@
 //! | `scan`          | stopped | mark procedures                                                          |
 //! | `weak`          | stopped | nothing                                                                  |
 //! | `start_world`   | starts  | MARK_END, PRE_START_WORLD, POST_START_WORLD, RECLAIM_START               |
-//! | `after_start`   | running | RECLAIM_END, END; then, without the lock, finalizers or their notifier   |
+//! | `after_start`   | running | disclaim procedures, RECLAIM_END, END; then, without the lock, finalizers or their notifier |
 
-use crate::{config, finalize, kinds, report, roots, state, stop, threads};
+use crate::{config, disclaim, finalize, kinds, report, roots, state, stop, threads};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use heapwright::{Cell, Closure, CollectionStats, LocalRuns, WordVisitor, WordVm};
@@ -61,7 +61,9 @@ unsafe impl WordVm for BoehmVm {
     }
 
     fn weak<C: Closure>(&self, closure: &mut C) {
+        disclaim::keep_referents(closure);
         finalize::weak(closure);
+        disclaim::find_dead(closure);
     }
 
     fn before_stop(&self) {
@@ -99,6 +101,7 @@ unsafe impl WordVm for BoehmVm {
         report::collected(stats);
         config::collected(stats);
         finalize::after_start();
+        disclaim::ask();
         config::collection_event(event::END);
     }
 

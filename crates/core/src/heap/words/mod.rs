@@ -15,7 +15,7 @@ use crate::event::{Cause, CollectionStats, Event, Listener};
 use crate::options::Options;
 use crate::plan::words as plan;
 use crate::space::pages::PAGE;
-use crate::space::{MarkSweep, Stock};
+use crate::space::{Entry, MarkSweep, Stock};
 use crate::vm::words::{Cell, Kind, KindTraits, MAX_KINDS, WordVm};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -384,14 +384,20 @@ impl<V: WordVm> WordHeap<V> {
         self.lock.unlock();
     }
 
-    /// Frees the cell that starts at an address. Takes the heap's lock.
+    /// Frees the cell that starts at an address: gives its size in bytes. Takes the heap's lock.
     ///
     /// # Errors
     /// If no allocated cell starts there; nothing is changed then.
-    pub fn free(&self, start: Address) -> Result<(), FreeError> {
-        self.lock.with(|| {
-            self.with_locked(|locked| locked.stock.free(&self.space, start.as_usize()).map(|_| ()))
-        })
+    pub fn free(&self, start: Address) -> Result<usize, FreeError> {
+        self.lock.with(|| self.free_locked(start))
+    }
+
+    /// As [`WordHeap::free`], with the heap's lock held by the caller.
+    ///
+    /// # Errors
+    /// If no allocated cell starts there; nothing is changed then.
+    pub fn free_locked(&self, start: Address) -> Result<usize, FreeError> {
+        self.with_locked(|locked| locked.stock.free(&self.space, start.as_usize()))
     }
 
     fn count_for_stress(&self) {
@@ -498,6 +504,12 @@ impl<V: WordVm> WordHeap<V> {
     pub fn for_each_allocated(&self, mut visit: impl FnMut(Cell)) {
         self.space
             .for_each(self.space.parity(), |_| true, &mut visit);
+    }
+
+    /// As [`WordHeap::for_each_allocated`], of kinds whose bit is set: bit n for kind n. In a pause, cells may be marked meanwhile.
+    pub fn for_each_of_kinds(&self, kinds: usize, mut visit: impl FnMut(Cell)) {
+        let wanted = |entry: Entry| kinds >> entry.kind() & 1 != 0;
+        self.space.for_each(self.space.parity(), wanted, &mut visit);
     }
 
     // ---- collecting ----------------------------------------------------------------------------------------------
