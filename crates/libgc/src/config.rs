@@ -11,7 +11,7 @@ use crate::callback::Callback;
 use crate::finalize::GC_finalizer_notifier_proc;
 use crate::state::{self, BoehmHeap};
 use crate::{kinds, roots};
-use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
+use core::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use heapwright::CollectionStats;
@@ -188,6 +188,7 @@ pub(crate) fn init(heap: &BoehmHeap) {
         FORCE_UNMAP.store(1, Ordering::Relaxed);
     }
     apply_divisor(heap);
+    crate::leaks::init();
     before_allocation(heap);
 }
 
@@ -370,9 +371,14 @@ pub extern "C-unwind" fn GC_ignore_warn_proc(_message: *mut c_char, _argument: u
 /// Gives the last message to the client and ends the process: for clients that call it.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_abort_on_oom() {
+    abort(c"Insufficient memory for the allocation")
+}
+
+/// Ends the process after a last message, as the client asked.
+pub(crate) fn abort(message: &CStr) -> ! {
     if let Some(f) = GC_on_abort.get() {
         // SAFETY: the client's function, and a terminated text.
-        unsafe { f(c"Insufficient memory for the allocation".as_ptr()) };
+        unsafe { f(message.as_ptr()) };
     }
     // SAFETY: the client asked for it.
     unsafe { libc::abort() }
@@ -498,7 +504,7 @@ plain! {
     c_int: GC_all_interior_pointers, GC_get_all_interior_pointers, "all pointers into objects keep them";
     c_int: GC_finalize_on_demand, GC_get_finalize_on_demand, GC_set_finalize_on_demand, "finalizers run on demand";
     c_int: GC_java_finalization, GC_get_java_finalization, GC_set_java_finalization, "unordered finalizers see whole objects";
-    c_int: GC_find_leak, GC_get_find_leak, GC_set_find_leak, "leaks are to be found; stored only";
+    c_int: GC_find_leak, GC_get_find_leak, GC_set_find_leak, "leaks are to be found and printed";
     c_int: GC_dont_expand, GC_get_dont_expand, GC_set_dont_expand, "the heap should not grow; stored only";
     c_int: GC_dont_precollect, GC_get_dont_precollect, GC_set_dont_precollect, "no collection at the start; there is none";
     c_int: GC_full_freq, GC_get_full_freq, GC_set_full_freq, "partial collections between full ones; all are full";

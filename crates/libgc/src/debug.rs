@@ -2,7 +2,7 @@
 //!
 //! The layout of a debugging object, in words: file name, line, size asked for, start mark; the client's bytes; end mark.
 //! The client's pointer is [`HEADER`] bytes behind the start of the cell. Freeing checks the marks and the size, and leaves
-//! an object alone that is none. Nothing is printed: a damaged object is freed without a word.
+//! an object alone that is none. Module [`crate::leaks`] prints what collections find.
 
 use crate::alloc::{
     self, ATOMIC, ATOMIC_UNCOLLECTABLE, NORMAL, TYPED, UNCOLLECTABLE, cell_around, exact,
@@ -12,8 +12,8 @@ use crate::finalize::{self, GC_finalization_proc};
 use crate::{config, kinds, typed};
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
-use core::sync::atomic::{AtomicBool, Ordering};
-use heapwright::Kind;
+use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
+use heapwright::{Address, Cell, Kind};
 
 const WORD: usize = size_of::<usize>();
 /// Bytes before the client's.
@@ -33,12 +33,90 @@ pub extern "C" fn GC_get_debug_header_size() -> usize {
     HEADER
 }
 
+/// There were objects with headers.
+static STARTED: AtomicBool = AtomicBool::new(false);
+/// What the client frees is left to the next collection.
+static DELAY_FREE: AtomicBool = AtomicBool::new(false);
+/// In the place of the start mark: the client freed it, and a collection has still to look at it.
+const FREED_MARK: usize = 0x0dea_d0dd_f00d_fade;
+/// What a freed object is filled with until then.
+const FILL: u8 = 0xef;
+
 /// Clients have pointers to the place behind the header: they must count also when not all interior pointers do.
 fn started() {
-    static STARTED: AtomicBool = AtomicBool::new(false);
     if !STARTED.swap(true, Ordering::Relaxed) {
         config::GC_register_displacement(HEADER);
     }
+}
+
+/// Were there objects with headers?
+pub(crate) fn is_started() -> bool {
+    STARTED.load(Ordering::Relaxed)
+}
+
+/// From now on, what the client frees is left to the next collection.
+pub(crate) fn delay_free() {
+    DELAY_FREE.store(true, Ordering::Relaxed);
+}
+
+/// What a cell is to who looks for damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// No object with a header.
+    Plain,
+    /// One as it should be.
+    Whole,
+    /// The word at this address was overwritten.
+    Damaged(usize),
+    /// Freed by the client, and untouched since.
+    Freed,
+    /// Freed by the client, and written to since, at this address.
+    FreedAndWritten(usize),
+}
+
+/// Looks at a cell. World stopped.
+pub(crate) fn look(cell: Cell) -> Found {
+    if cell.bytes < AROUND {
+        return Found::Plain;
+    }
+    // SAFETY: the first words of a cell.
+    let [_, _, bytes, mark] = unsafe { cell.start.load::<[usize; 4]>() };
+    if mark != START_MARK && mark != FREED_MARK || bytes > cell.bytes - AROUND {
+        return Found::Plain;
+    }
+    let object = cell.start.add(HEADER);
+    let end = object.add(bytes);
+    // SAFETY: within the cell.
+    let whole = unsafe { end.as_ptr::<usize>().read_unaligned() } == END_MARK;
+    if !whole {
+        return Found::Damaged(end.as_usize());
+    }
+    if mark == START_MARK {
+        return Found::Whole;
+    }
+    // SAFETY: within the cell, which the client has freed.
+    let filled = unsafe { core::slice::from_raw_parts(object.as_ptr::<u8>(), bytes) };
+    match filled.iter().position(|b| *b != FILL) {
+        Some(at) => Found::FreedAndWritten(object.as_usize() + at),
+        None => Found::Freed,
+    }
+}
+
+/// Its damage is known: it counts as a plain cell from now on, whose header says where it came from. World stopped.
+pub(crate) fn forget(cell: Cell) {
+    // SAFETY: the start mark of a cell that `look` found a header in.
+    unsafe { cell.start.as_mut_ptr::<usize>().add(3).write(0) };
+}
+
+/// The client's pointer, and file, line and size as the header of the cell that starts here has them.
+pub(crate) fn describe(cell: usize) -> (usize, [usize; 3]) {
+    // SAFETY: a cell that has, or had, a header, and that is kept.
+    (cell + HEADER, unsafe { Address::new(cell).load() })
+}
+
+/// Has the cell that starts here a header?
+pub(crate) fn has_header(cell: usize) -> bool {
+    header(pointer(cell + HEADER)).is_some()
 }
 
 /// Allocates with `allocate` and puts header and marks around the client's bytes.
@@ -61,11 +139,15 @@ fn make(
     }
     // SAFETY: within the cell, which nobody else has; words are written unaligned at the end.
     unsafe {
-        base.cast::<[usize; 4]>()
-            .write([file.addr(), line as usize, bytes, START_MARK]);
         base.byte_add(HEADER + bytes)
             .cast::<usize>()
             .write_unaligned(END_MARK);
+        // A collection that stops the thread here finds a header only when all is in place.
+        compiler_fence(Ordering::SeqCst);
+        base.cast::<[usize; 3]>()
+            .write([file.expose_provenance(), line as usize, bytes]);
+        compiler_fence(Ordering::SeqCst);
+        base.cast::<usize>().add(3).write(START_MARK);
         base.byte_add(HEADER)
     }
 }
@@ -202,6 +284,18 @@ unsafe fn copy_string(
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_debug_free(object: *mut c_void) {
     match header(object) {
+        Some((base, kind, bytes))
+            if DELAY_FREE.load(Ordering::Relaxed)
+                && config::GC_get_find_leak() != 0
+                && kind != UNCOLLECTABLE
+                && kind != ATOMIC_UNCOLLECTABLE =>
+        {
+            // SAFETY: the client's object, which it has given up.
+            unsafe {
+                object.cast::<u8>().write_bytes(FILL, bytes);
+                base.cast::<usize>().add(3).write(FREED_MARK);
+            }
+        }
         Some((base, ..)) => {
             // So that it is no debugging object any more when it is freed again.
             // SAFETY: the header of an allocated object.
@@ -322,6 +416,8 @@ unsafe fn register(
     if ours {
         // SAFETY: the `Behind` of the finalizer that was registered before.
         let before = unsafe { old_behind.cast::<Behind>().read() };
+        // Nobody else refers to it.
+        alloc::GC_free(old_behind);
         old = before.function;
         old_behind = before.data;
     }

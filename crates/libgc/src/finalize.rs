@@ -21,6 +21,7 @@
 use crate::alloc::{ATOMIC, ATOMIC_UNCOLLECTABLE, cell_at, pointer};
 use crate::callback::Callback;
 use crate::config;
+use crate::leaks;
 use crate::links;
 use crate::state::{self, BoehmHeap};
 use crate::table::{Entry, Guarded, Queue, Table};
@@ -240,6 +241,7 @@ pub(crate) fn after_start() {
 /// Runs what a collection left to run. No lock is held, and the caller's results are on its stack.
 #[inline(always)]
 pub(crate) fn run_due() {
+    leaks::print_due();
     if DUE.load(Ordering::Relaxed) {
         run();
     }

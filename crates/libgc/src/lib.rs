@@ -44,6 +44,7 @@ pub mod disclaim;
 pub mod finalize;
 pub mod fork;
 pub mod kinds;
+pub mod leaks;
 pub mod links;
 pub mod misc;
 pub mod pthread;

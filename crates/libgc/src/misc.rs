@@ -242,8 +242,8 @@ pub(crate) fn log_fd() -> c_int {
 }
 
 /// Text on its way to a descriptor, put together without malloc.
-struct Out {
-    fd: c_int,
+pub(crate) struct Out {
+    pub(crate) fd: c_int,
 }
 
 impl Write for Out {

@@ -13,7 +13,7 @@
 //! | `start_world`   | starts  | MARK_END, PRE_START_WORLD, POST_START_WORLD, RECLAIM_START               |
 //! | `after_start`   | running | disclaim procedures, RECLAIM_END, END; then, without the lock, finalizers or their notifier |
 
-use crate::{config, disclaim, finalize, kinds, report, roots, state, stop, threads};
+use crate::{config, disclaim, finalize, kinds, leaks, report, roots, state, stop, threads};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 use heapwright::{Cell, Closure, CollectionStats, LocalRuns, WordVisitor, WordVm};
@@ -64,6 +64,7 @@ unsafe impl WordVm for BoehmVm {
         disclaim::keep_referents(closure);
         finalize::weak(closure);
         disclaim::find_dead(closure);
+        leaks::find(closure);
     }
 
     fn before_stop(&self) {
