@@ -3,7 +3,8 @@
 //! A thread that is created here is registered before its function runs and unregistered after it. What it returned is a
 //! root until it is joined or detached.
 
-use crate::threads::{self, FINISHED, FREE, LIVE};
+use crate::state::BoehmHeap;
+use crate::threads::{self, FINISHED, FREE, LIVE, ThreadRecord};
 use crate::{state, stop};
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -152,18 +153,32 @@ pub unsafe extern "C-unwind" fn GC_pthread_exit(result: *mut c_void) -> ! {
     unsafe { system_exit(result) }
 }
 
-/// Forgets a thread that has ended, if it is known.
-fn forget(thread: libc::pthread_t, mark_detached: bool) {
-    let Some(heap) = state::heap_if_ready() else {
-        return;
-    };
-    heap.lock();
-    if let Some(record) = threads::by_pthread(thread, &[FINISHED]) {
-        record.state.store(FREE, Ordering::Release);
-    } else if mark_detached && let Some(record) = threads::by_pthread(thread, &[LIVE]) {
-        record.detached.store(1, Ordering::Relaxed);
+/// A thread's record, and which of its threads it is.
+#[derive(Clone, Copy)]
+struct Joined(&'static ThreadRecord, u32);
+
+impl Joined {
+    /// The record of a thread that has not been joined yet.
+    fn find(heap: &BoehmHeap, thread: libc::pthread_t) -> Option<Self> {
+        heap.lock();
+        let found = threads::by_pthread(thread, &[LIVE, FINISHED]);
+        let joined = found.map(|r| Self(r, r.incarnation.load(Ordering::Relaxed)));
+        heap.unlock();
+        joined
     }
-    heap.unlock();
+
+    /// It was joined. The system may have given its identifier to a new thread, and that thread may have this record, which is
+    /// its own then.
+    fn forget(self, heap: &BoehmHeap) {
+        let Self(record, incarnation) = self;
+        heap.lock();
+        if record.incarnation.load(Ordering::Relaxed) == incarnation
+            && record.state.load(Ordering::Relaxed) == FINISHED
+        {
+            record.state.store(FREE, Ordering::Release);
+        }
+        heap.unlock();
+    }
 }
 
 /// Waits for a thread's end. As `pthread_join`.
@@ -175,6 +190,9 @@ pub unsafe extern "C-unwind" fn GC_pthread_join(
     thread: libc::pthread_t,
     result: *mut *mut c_void,
 ) -> c_int {
+    let heap = state::heap_if_ready();
+    // Before the call: afterwards the identifier may belong to another thread.
+    let joined = heap.and_then(|heap| Joined::find(heap, thread));
     let mut value = ptr::null_mut();
     // SAFETY: the caller's promise; a place of our own, so that the value is on this stack before its record goes.
     let code = unsafe { system_join(thread, &raw mut value) };
@@ -183,7 +201,9 @@ pub unsafe extern "C-unwind" fn GC_pthread_join(
             // SAFETY: the caller's promise.
             unsafe { *result = value };
         }
-        forget(thread, false);
+        if let (Some(heap), Some(joined)) = (heap, joined) {
+            joined.forget(heap);
+        }
         core::hint::black_box(value);
     }
     code
@@ -196,7 +216,15 @@ pub unsafe extern "C-unwind" fn GC_pthread_join(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn GC_pthread_detach(thread: libc::pthread_t) -> c_int {
     // Before the call: afterwards the identifier may belong to another thread.
-    forget(thread, true);
+    if let Some(heap) = state::heap_if_ready() {
+        heap.lock();
+        if let Some(record) = threads::by_pthread(thread, &[FINISHED]) {
+            record.state.store(FREE, Ordering::Release);
+        } else if let Some(record) = threads::by_pthread(thread, &[LIVE]) {
+            record.detached.store(1, Ordering::Relaxed);
+        }
+        heap.unlock();
+    }
     // SAFETY: the caller's promise.
     unsafe { system_detach(thread) }
 }

@@ -41,6 +41,8 @@ pub struct ThreadRecord {
     pub(crate) pthread: AtomicUsize,
     /// Not 0: the process's first thread, whose stack's bottom is `GC_stackbottom`.
     pub(crate) main: AtomicU32,
+    /// How many threads have had this record.
+    pub(crate) incarnation: AtomicU32,
     /// Not 0: `GC_pthread_detach` was called or it was created detached.
     pub(crate) detached: AtomicU32,
     /// Not 0: created by `GC_pthread_create`, so somebody may join it through us.
@@ -185,6 +187,7 @@ pub(crate) fn attach(
         ] {
             flag.store(0, Ordering::Relaxed);
         }
+        record.incarnation.fetch_add(1, Ordering::Relaxed);
         record.result.store(0, Ordering::Relaxed);
         record.context.store(0, Ordering::Relaxed);
         record.stack_pointer.store(0, Ordering::Relaxed);
