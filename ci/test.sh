@@ -41,6 +41,7 @@ step "benchmarks compile and run" cargo bench --workspace --bench '*' -- --test
 if [ "$quick" = 0 ]; then
   step "model checking" bash ci/models.sh
   step "seeded bugs" bash ci/bugs.sh
+  step "Boehm's own programs" bash ci/boehm.sh
   step "client programs" bash ci/clients.sh
 fi
 
