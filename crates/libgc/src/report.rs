@@ -2,12 +2,13 @@
 //!
 //! - `HEAPWRIGHT_LOG`: `stderr` (or `gc`) writes one line for each collection to the standard error stream; any other
 //!   value is the path of a file that lines are appended to.
+//! - `GC_PRINT_STATS`, `GC_PRINT_VERBOSE_STATS`: the same lines go to where log messages go, which `GC_LOG_FILE` names.
 //! - `HEAPWRIGHT_STATS_DIR`: at exit, `<directory>/<process id>.json` is written. A file that cannot be written is given
 //!   up silently.
 //!
 //! Without these nothing is printed or kept but a few sums. The sums are changed with the heap's lock held.
 
-use crate::state;
+use crate::{misc, state};
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
 use core::fmt::{self, Write};
@@ -62,6 +63,16 @@ fn tally() -> Option<&'static mut Tally> {
 
 /// Reads the environment. Called once, when the heap is made, before anybody else can use it.
 pub(crate) fn init(option_error: Option<String>) {
+    if let Some(path) = std::env::var_os("GC_LOG_FILE").filter(|v| !v.is_empty()) {
+        let fd = open_log(path.into_vec());
+        if fd >= 0 {
+            misc::GC_set_log_fd(fd);
+        }
+    }
+    let is_set = |name| std::env::var_os(name).is_some();
+    if is_set("GC_PRINT_STATS") || is_set("GC_PRINT_VERBOSE_STATS") {
+        LOG.store(misc::log_fd(), Ordering::Relaxed);
+    }
     if let Some(target) = std::env::var_os("HEAPWRIGHT_LOG").filter(|v| !v.is_empty()) {
         let fd = if target == "stderr" || target == "gc" {
             libc::STDERR_FILENO

@@ -173,6 +173,14 @@ fn options_from_environment() -> (Options, Option<heapwright::OptionError>) {
     let text = std::env::vars_os()
         .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     let (mut options, mut wrong) = Options::from_vars_lenient(text);
+    // Boehm's own variables count where ours say nothing.
+    if std::env::var_os("HEAPWRIGHT_WORKERS").is_none() {
+        let markers = ["GC_MARKERS", "GC_NPROCS"]
+            .into_iter()
+            .find_map(|name| std::env::var(name).ok()?.trim().parse().ok())
+            .filter(|n| (1..=64).contains(n));
+        options.workers = markers.unwrap_or(options.workers);
+    }
     if let Err(mut error) = options.check_for_words() {
         options.plan = Options::default().plan;
         error.name = "HEAPWRIGHT_PLAN".to_owned();

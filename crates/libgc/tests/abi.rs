@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 #![cfg(target_os = "linux")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -180,5 +181,67 @@ fn a_random_graph_stays_what_it_was() {
     let program = compile("shadow", &[library.to_str().unwrap()]);
     for seed in ["1", "2", "3"] {
         every_way(&program, &[seed], "50");
+    }
+}
+
+/// The symbols that a library defines for others, with the sizes of data.
+fn symbols(library: &Path) -> BTreeMap<String, Option<u64>> {
+    let done = Command::new("nm")
+        .args(["-D", "-S", "--defined-only"])
+        .arg(library)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "nm {}", library.display());
+    let text = String::from_utf8(done.stdout).unwrap();
+    let symbol = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            [_, _, "T" | "W", name] => Some((name.to_owned(), None)),
+            [_, size, _, name] => {
+                let size = u64::from_str_radix(size, 16).unwrap();
+                Some((name.to_owned(), Some(size)))
+            }
+            // The linker's marks of the ends of sections.
+            _ => None,
+        }
+    };
+    text.lines().filter_map(symbol).collect()
+}
+
+#[test]
+fn each_symbol_of_the_stock_library_is_there_and_in_the_table() {
+    let ours = symbols(&library().join("libgc.so.1"));
+    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/libgc.md");
+    let table = fs::read_to_string(table).unwrap();
+    let rows: BTreeMap<&str, &str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .collect();
+    let exported: Vec<&str> = ours.keys().map(String::as_str).collect();
+    let described: Vec<&str> = rows.keys().copied().collect();
+    assert_eq!(exported, described);
+    for (name, rest) in &rows {
+        let status = rest.split(" | ").next().unwrap();
+        let known = ["whole", "degraded", "stored", "no effect"];
+        assert!(known.contains(&status), "{name}: {status}");
+    }
+    // The library of the system, where the compiler finds it.
+    let found = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
+        .arg("-print-file-name=libgc.so.1")
+        .output()
+        .unwrap();
+    let stock = PathBuf::from(String::from_utf8(found.stdout).unwrap().trim());
+    // Without one there is nothing to compare with.
+    if !stock.is_absolute() {
+        return;
+    }
+    let stock = symbols(&stock);
+    assert!(stock.len() > 250, "{}", stock.len());
+    for (name, size) in &stock {
+        let Some(our_size) = ours.get(name) else {
+            panic!("{name} is missing");
+        };
+        // Programs copy data of the size that they saw when they were linked.
+        assert_eq!(size, our_size, "{name}");
     }
 }
