@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Installs the programs that the client tests run, where that is allowed: as root, or by sudo without a password.
+#
+#   ci/install.sh [PACKAGE...]     other packages than those
 set -uo pipefail
-packages="gcc g++ libc6-dev libgc1 libgc-dev guile-3.0 guile-3.0-dev crystal libevent-dev libpcre3-dev"
+packages="${*:-gcc g++ libc6-dev libgc1 libgc-dev guile-3.0 guile-3.0-dev crystal libevent-dev libpcre3-dev}"
 missing=""
 for p in $packages; do
   dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"

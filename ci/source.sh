@@ -20,8 +20,9 @@ if [ -z "$(unpacked)" ]; then
   options=(-qq -o "Dir::Etc::sourceparts=$lists/parts" -o Dir::Etc::sourcelist=/dev/null -o "Dir::State::lists=$lists/state"
     -o "Dir::Cache=$lists/cache" -o APT::Sandbox::User=root)
   apt-get "${options[@]}" update >&2
-  # Unpacked by hand: dpkg-source is not on every machine, and patches are not wanted.
-  apt-get "${options[@]}" --download-only source "$package" >&2
+  # Unpacked by hand: dpkg-source is not on every machine, and patches are not wanted; a mirror that has only the original
+  # source is enough.
+  apt-get "${options[@]}" --download-only source "$package" >&2 || true
   for archive in "${package}"_*.orig*.tar.*; do
     case $archive in *.asc) ;; *) tar xf "$archive" ;; esac
   done

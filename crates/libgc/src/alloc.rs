@@ -114,6 +114,12 @@ pub(crate) fn cell_at(object: *const c_void) -> Option<Cell> {
     cell_around(object).filter(|c| c.start.as_usize() == object.addr())
 }
 
+/// A pointer to an object's start without the tag that a client has in its low bits, as ECL has for conses. Cells start at
+/// multiples of 16.
+pub(crate) fn untagged(object: usize) -> Address {
+    Address::new(object & !15)
+}
+
 /// The cell around a pointer, as [`heapwright::WordHeap::cell`].
 pub(crate) fn cell_around(pointer: *const c_void) -> Option<Cell> {
     heap_if_ready()?.cell(WildWord::new(pointer.addr()))

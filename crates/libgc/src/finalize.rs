@@ -18,7 +18,7 @@
 //! once for each collection that leaves something in the queue), else by the allocation that collected. No lock is held
 //! then, and nothing with a destructor is alive, so a finalizer may allocate, collect, throw or jump.
 
-use crate::alloc::{ATOMIC, ATOMIC_UNCOLLECTABLE, cell_at, pointer};
+use crate::alloc::{ATOMIC, ATOMIC_UNCOLLECTABLE, cell_at, pointer, untagged};
 use crate::callback::Callback;
 use crate::config;
 use crate::leaks;
@@ -60,6 +60,13 @@ struct Finalizer {
     function: Option<GC_finalization_proc>,
     data: usize,
     order: Order,
+}
+
+impl Finalizer {
+    /// Where the object starts; the client's pointer to it may have a tag.
+    fn start(&self) -> Address {
+        untagged(self.object)
+    }
 }
 
 // SAFETY: integers, a function pointer for which null is `None`, and an order for which zero is `Normal`.
@@ -129,7 +136,7 @@ pub(crate) fn weak<C: Closure>(closure: &mut C) {
 impl Finalizers {
     fn mark_ordered<C: Closure>(&mut self, heap: &BoehmHeap, closure: &mut C) {
         self.registered.each(|f| {
-            let object = Address::new(f.object);
+            let object = f.start();
             if f.order == Order::Unordered
                 || closure.is_marked(object)
                 || !heap.is_allocated(object)
@@ -153,7 +160,7 @@ impl Finalizers {
         } = self;
         let before = queue.len();
         registered.retain(|f| {
-            let object = Address::new(f.object);
+            let object = f.start();
             if closure.is_marked(object) {
                 return true;
             }
@@ -166,20 +173,19 @@ impl Finalizers {
             .skip(before)
             .filter(|f| f.order == Order::Unordered)
         {
-            if let Some(object) = ObjectReference::from_address(Address::new(f.object)) {
+            if let Some(object) = ObjectReference::from_address(f.start()) {
                 closure.object(object);
                 closure.drain();
             }
         }
         queue.retain_from(before, |f| {
-            let unreachable =
-                f.order != Order::Unreachable || !closure.is_marked(Address::new(f.object));
+            let unreachable = f.order != Order::Unreachable || !closure.is_marked(f.start());
             // It was in the table until now, so there is room.
             unreachable || registered.insert(*f).is_err()
         });
         for f in queue.as_slice().iter().skip(before) {
             // Its contents are marked already, but for what a reference of an object to itself brings.
-            if let Some(object) = ObjectReference::from_address(Address::new(f.object)) {
+            if let Some(object) = ObjectReference::from_address(f.start()) {
                 closure.object(object);
             }
         }
@@ -357,7 +363,7 @@ unsafe fn register(
 ) {
     let mut old = None;
     if let Some(heap) = state::heap_if_ready()
-        && cell_at(object).is_some()
+        && cell_at(untagged(object.addr()).as_ptr()).is_some()
     {
         let new = Finalizer {
             object: object.addr(),
@@ -403,7 +409,8 @@ fn set(heap: &BoehmHeap, new: Finalizer) -> Option<Finalizer> {
 
 /// Has the object that starts at `object` finalized by `function(object, data)` when it is unreachable: after all objects
 /// that refer to it, and not at all if it can be reached from itself. Null removes the finalizer. What was registered is
-/// stored to `*old_function` and `*old_data`. Without effect for what is not the start of an object.
+/// stored to `*old_function` and `*old_data`. Without effect for what is not the start of an object, but for a tag below 16, which
+/// the function gets too.
 ///
 /// # Safety
 /// `old_function` and `old_data` are null or writable; `function` can be called.

@@ -4,12 +4,12 @@
 //! object. A link that lies in an object that dies itself is forgotten. All under the heap's lock, clearing in the pause;
 //! the tables are found by the link's address, so that registering, moving and removing take constant time.
 
-use crate::alloc::cell_at;
+use crate::alloc::{cell_at, untagged};
 use crate::state;
 use crate::table::{Entry, Guarded, Table};
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};
-use heapwright::{Address, Closure, WildWord};
+use heapwright::{Closure, WildWord};
 
 /// Done.
 const SUCCESS: c_int = 0;
@@ -46,7 +46,7 @@ pub(crate) static LONG: Links = Links(Guarded::new(Table::NEW));
 
 impl Links {
     fn register(&self, at: *mut *mut c_void, object: *const c_void) -> c_int {
-        if !is_place(at) || cell_at(object).is_none() {
+        if !is_place(at) || cell_at(untagged(object.addr()).as_ptr()).is_none() {
             return UNIMPLEMENTED;
         }
         let Some(heap) = state::heap_if_ready() else {
@@ -113,7 +113,7 @@ impl Links {
         // SAFETY: the caller's promise.
         let table = unsafe { self.0.held() };
         table.retain(|link| {
-            if closure.is_marked(Address::new(link.object)) {
+            if closure.is_marked(untagged(link.object)) {
                 return true;
             }
             let place: *const AtomicPtr<c_void> = core::ptr::with_exposed_provenance(link.at);
@@ -169,8 +169,8 @@ pub extern "C-unwind" fn GC_register_disappearing_link(link: *mut *mut c_void) -
 }
 
 /// Makes `*link` null as soon as the object that starts at `object` is found unreachable. 0; 1 if the link was registered,
-/// and is now for this object; 2 if there is no memory; 3 if `object` is not the start of an object or the link is not
-/// aligned. The word itself should not be visible to the collector.
+/// and is now for this object; 2 if there is no memory; 3 if `object` is not the start of an object (but for tag bits) or the
+/// link is not aligned. The word itself should not be visible to the collector.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn GC_general_register_disappearing_link(
     link: *mut *mut c_void,

@@ -50,6 +50,25 @@ static void __attribute__((noinline)) replaced(void) {
   CHECK(old == resurrect && data == (void *)1);
 }
 
+/* Pointers with a tag in their low bits, as ECL has to conses: the finalizer gets the tag, too. */
+static int tagged_ran, tagged_wrong;
+static void tagged_finalizer(void *object, void *data) {
+  (void)data;
+  tagged_ran++;
+  tagged_wrong += (uintptr_t)object % 16 != 1;
+}
+static void **tagged_links[20];
+static void *tagged_kept[20];
+static void __attribute__((noinline)) make_tagged(void) {
+  for (int i = 0; i < 20; i++) {
+    char *p = (char *)GC_MALLOC(16) + 1;
+    GC_register_finalizer_no_order(p, tagged_finalizer, NULL, NULL, NULL);
+    *(tagged_links[i] = GC_malloc_atomic_uncollectable(16)) = (void *)HIDDEN(p);
+    CHECK(GC_general_register_disappearing_link(tagged_links[i], p) == GC_SUCCESS);
+    tagged_kept[i] = i % 2 ? p : NULL;
+  }
+}
+
 static void *link_of(void *target, int kind) {
   void **link = GC_MALLOC_ATOMIC(16);
   *link = (void *)HIDDEN(target);
@@ -101,6 +120,12 @@ int main(void) {
   replaced();
   collect();
   CHECK(ran[0] == 0 && ran[1] == 0);
+
+  make_tagged();
+  collect();
+  CHECK(tagged_ran >= 8 && tagged_ran <= 10 && tagged_wrong == 0);
+  for (int i = 1; i < 20; i += 2) CHECK(*tagged_links[i] == (void *)HIDDEN(tagged_kept[i]));
+  memset(tagged_kept, 0, sizeof tagged_kept);
 
   make_links();
   collect();

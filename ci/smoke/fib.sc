@@ -1,0 +1,6 @@
+(define (fib n) (if (< n 2) n (+ (fib (- n 1)) (fib (- n 2)))))
+(define (build n) (if (= n 0) '() (cons (fib 5) (build (- n 1)))))
+(define (sum l) (if (null? l) 0 (+ (car l) (sum (cdr l)))))
+(define (again n total) (if (= n 0) total (again (- n 1) (+ total (sum (build 1000))))))
+(display (again 1000 0))
+(newline)
