@@ -32,7 +32,11 @@ fn library() -> PathBuf {
     .max_by_key(|(_, path)| age(path))
     .filter(|(_, path)| path.exists())
     .expect("cargo builds libgc.so for the tests of its crate");
-    let dir = work().join("lib").join(name);
+    // Builds of both profiles may have been tested here.
+    let dir = work()
+        .join("lib")
+        .join(profile.file_name().unwrap())
+        .join(name);
     fs::create_dir_all(&dir).unwrap();
     let link = dir.join("libgc.so.1");
     // Several tests may do this at once: what is there is the same.
