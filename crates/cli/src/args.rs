@@ -19,7 +19,8 @@ Examples:
   heapwright options                             every option of a heap, with its default
   heapwright plans                               what plans there are and what they can do
   heapwright bench                               a tour: five workloads on all plans, in two minutes
-  heapwright bench graph --heap 2x,4x            one workload, with less and with more room";
+  heapwright bench graph --heap 2x,4x            one workload, with less and with more room
+  heapwright install --prefix ~/.local           the command and the library, beside the system's";
 
 const RUN_EXAMPLES: &str = "\
 Every option can also be given in the environment: HEAPWRIGHT_PLAN, HEAPWRIGHT_MAX and so on (`heapwright options`
@@ -34,6 +35,14 @@ Examples:
   heapwright run --summary --workers 2 -- ./program 18
   heapwright run --log=gc.log --plan marksweep -- crystal build app.cr
   heapwright run --option growth=50 --verify -- ./program";
+
+const INSTALL_EXAMPLES: &str = "\
+The system's libgc stays as it is: only programs that are told to take ours, by `heapwright run` or LD_LIBRARY_PATH.
+
+Examples:
+  heapwright install --prefix ~/.local
+  heapwright install --prefix /opt/heapwright
+  heapwright uninstall --prefix /opt/heapwright";
 
 /// Runs programs that use the Boehm collector (libgc) on a Heapwright heap, unmodified, and measures its plans.
 #[derive(Parser, Debug)]
@@ -53,6 +62,10 @@ pub(crate) enum Action {
     Plans(List),
     /// Measure plans with workloads: time, pauses, memory
     Bench(Bench),
+    /// Put this command and its libgc.so.1 under a directory, beside the system's
+    Install(Install),
+    /// Remove what `install` put there
+    Uninstall(Uninstall),
     /// One run of `bench`
     #[command(name = SUBCOMMAND, hide = true)]
     BenchChild(Child),
@@ -61,6 +74,27 @@ pub(crate) enum Action {
 #[derive(Args, Debug)]
 pub(crate) struct List {
     /// Print it as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = INSTALL_EXAMPLES)]
+pub(crate) struct Install {
+    /// Where: the command goes into PREFIX/bin, the library into PREFIX/lib/heapwright
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) prefix: PathBuf,
+    /// Say as JSON what was installed
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Uninstall {
+    /// The directory that was given to `install`
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) prefix: PathBuf,
+    /// Say as JSON what was removed
     #[arg(long)]
     pub(crate) json: bool,
 }

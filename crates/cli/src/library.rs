@@ -24,6 +24,19 @@ pub(crate) struct Library {
 
 /// Finds the library: `HEAPWRIGHT_LIB`; beside this command, as cargo leaves it; `../lib/heapwright`, as installed.
 pub(crate) fn find() -> Result<Library, Refusal> {
+    let (file, target) = examined()?;
+    Ok(Library {
+        directory: directory(&file)?,
+        target,
+    })
+}
+
+/// Finds the library's file, and sees that it is one that programs would take.
+pub(crate) fn find_file() -> Result<PathBuf, Refusal> {
+    examined().map(|(file, _)| file)
+}
+
+fn examined() -> Result<(PathBuf, Target), Refusal> {
     let file = match std::env::var_os(VARIABLE).filter(|v| !v.is_empty()) {
         Some(named) => named_library(Path::new(&named))?,
         None => beside()?,
@@ -36,10 +49,7 @@ pub(crate) fn find() -> Result<Library, Refusal> {
             "{shown} calls itself {name}, not {LIBGC}: programs would not take it"
         )));
     }
-    Ok(Library {
-        directory: directory(&file)?,
-        target: object.target,
-    })
+    Ok((file, object.target))
 }
 
 fn named_library(named: &Path) -> Result<PathBuf, Refusal> {

@@ -4,6 +4,8 @@
 //! loader does with `loader`), finds our library (`library`), and either becomes the program or starts it and waits
 //! (`launch`, `signals`); `summary` says at the end what the heap did.
 //!
+//! `heapwright install` puts both under a directory (`install`).
+//!
 //! `heapwright bench` runs workloads on plans (`bench`), each run in a process of its own.
 
 #![forbid(unsafe_code)]
@@ -11,6 +13,7 @@
 mod args;
 mod bench;
 mod elf;
+mod install;
 mod launch;
 mod library;
 mod loader;
@@ -33,6 +36,8 @@ fn main() -> ExitCode {
         args::Action::Options(list) => table::print(&list),
         args::Action::Plans(list) => plans::print(&list),
         args::Action::Bench(bench) => bench::run(&bench),
+        args::Action::Install(install) => install::install(&install),
+        args::Action::Uninstall(uninstall) => install::uninstall(&uninstall),
         args::Action::BenchChild(child) => bench::child::run(&child),
     };
     done.unwrap_or_else(|refusal| complain(&refusal))

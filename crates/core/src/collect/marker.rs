@@ -509,9 +509,19 @@ impl<'a, V: WordVm, const SHARED: bool> Marker<'a, V, SHARED> {
                 hot.len -= 1;
                 // SAFETY: it was below the length.
                 let object = Grey(unsafe { hot.objects.add(hot.len).read() });
-                prefetch(object.start());
-                // Many objects cross a line, and the next one of a longer object is not always foreseen.
-                prefetch(object.start() + 56);
+                let start = object.start();
+                prefetch(start);
+                // Many objects cross a line, and the next ones of a longer object are not always foreseen.
+                prefetch(start + 56);
+                let bytes = object.words_bytes();
+                if bytes > 128 {
+                    let mut at = start + 120;
+                    let end = start + if bytes < 512 { bytes } else { 512 };
+                    while at < end {
+                        prefetch(at);
+                        at += 64;
+                    }
+                }
                 let oldest = core::mem::replace(&mut queue.0[next_object % OBJECTS], object);
                 next_object = next_object.wrapping_add(1);
                 if waiting != OBJECTS {
