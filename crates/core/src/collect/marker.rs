@@ -18,6 +18,7 @@
 //! If the stack cannot grow, the object is marked but not pushed; at the end of the drain all marked cells are scanned again
 //! until nothing was lost (the classical answer to mark stack overflow).
 
+use super::near::Near;
 use super::yields::Yields;
 use crate::alloc::{MAX_SMALL, size_class::GRANULE};
 use crate::space::MarkSweep;
@@ -153,6 +154,7 @@ impl<T: Copy, const N: usize> Queue<T, N> {
 /// What is in registers while words are scanned.
 struct Hot<'m> {
     tables: Tables,
+    near: Near,
     extent: usize,
     candidates: &'m mut Queue<usize, CANDIDATES>,
     next: usize,
@@ -252,29 +254,57 @@ impl Hot<'_> {
         mut at: usize,
         end: usize,
     ) {
-        while at < end {
-            // SAFETY: an aligned word in the caller's readable range. It may change at any time when it belongs to a thread
-            // that is outside of the heap, hence volatile.
-            let word = unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
-            at += size_of::<usize>();
-            let Some(candidate) =
-                Self::candidate::<RULE>(&self.tables, space, self.extent, tags, word)
-            else {
-                continue;
-            };
-            self.tables.prefetch(candidate);
-            let place = &mut self.candidates.0[self.next % CANDIDATES];
-            let oldest = core::mem::replace(place, candidate);
-            self.next = self.next.wrapping_add(1);
-            if self.waiting != CANDIDATES {
-                self.waiting += 1;
-                continue;
-            }
-            if let Some(object) = Self::settle::<SHARED>(&self.tables, parity, oldest) {
+        while at + 4 * size_of::<usize>() <= end {
+            // SAFETY: the caller's promise.
+            let mut near = unsafe { self.near.four(at) };
+            while near != 0 {
+                let index = near.trailing_zeros() as usize;
+                near &= near - 1;
                 // SAFETY: the caller's promise.
-                unsafe { self.objects.add(self.len).write(object.0) };
-                self.len += 1;
+                unsafe {
+                    self.word::<SHARED, RULE>(space, parity, tags, at + index * size_of::<usize>());
+                }
             }
+            at += 4 * size_of::<usize>();
+        }
+        while at < end {
+            // SAFETY: the caller's promise.
+            unsafe { self.word::<SHARED, RULE>(space, parity, tags, at) };
+            at += size_of::<usize>();
+        }
+    }
+
+    /// Scans one word.
+    ///
+    /// # Safety
+    /// As [`Hot::words`].
+    #[inline(always)]
+    unsafe fn word<const SHARED: bool, const RULE: u8>(
+        &mut self,
+        space: &MarkSweep,
+        parity: usize,
+        tags: u32,
+        at: usize,
+    ) {
+        // SAFETY: an aligned word in the caller's readable range. It may change at any time when it belongs to a thread
+        // that is outside of the heap, hence volatile.
+        let word = unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
+        let Some(candidate) = Self::candidate::<RULE>(&self.tables, space, self.extent, tags, word)
+        else {
+            return;
+        };
+        self.tables.prefetch(candidate);
+        let place = &mut self.candidates.0[self.next % CANDIDATES];
+        let oldest = core::mem::replace(place, candidate);
+        self.next = self.next.wrapping_add(1);
+        if self.waiting != CANDIDATES {
+            self.waiting += 1;
+            return;
+        }
+        if let Some(object) = Self::settle::<SHARED>(&self.tables, parity, oldest) {
+            // SAFETY: the caller's promise.
+            unsafe { self.objects.add(self.len).write(object.0) };
+            self.len += 1;
         }
     }
 }
@@ -297,6 +327,7 @@ pub struct Marker<'a, V: WordVm, const SHARED: bool> {
     vm: &'a V,
     space: &'a MarkSweep,
     tables: Tables,
+    near: Near,
     extent: usize,
     parity: usize,
     rule: FieldRule,
@@ -327,6 +358,7 @@ impl<'a, V: WordVm, const SHARED: bool> Marker<'a, V, SHARED> {
             vm,
             space,
             tables: *space.tables(),
+            near: Near::new(space.tables().base(), space.extent()),
             extent: space.extent(),
             parity: space.parity(),
             rule,
@@ -409,6 +441,7 @@ impl<'a, V: WordVm, const SHARED: bool> Marker<'a, V, SHARED> {
             {
                 let mut hot = Hot {
                     tables: self.tables,
+                    near: self.near,
                     extent: self.extent,
                     next: self.next,
                     waiting: self.waiting,
@@ -494,6 +527,7 @@ impl<'a, V: WordVm, const SHARED: bool> Marker<'a, V, SHARED> {
         let mut scans = 0;
         let mut hot = Hot {
             tables: self.tables,
+            near: self.near,
             extent: self.extent,
             next: self.next,
             waiting: self.waiting,

@@ -9,6 +9,7 @@ pub mod gate;
 mod gate_models;
 pub mod local;
 pub mod marker;
+mod near;
 pub mod trace;
 pub mod words;
 pub mod yields;
