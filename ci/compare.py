@@ -2,8 +2,9 @@
 """Programs on the system's libgc and on ours, side by side in one run.
 
 Each program runs on both libraries in turn; the table has medians of CPU time (user + system), of wall time, of peak
-resident memory and of pauses, and the ratios ours / stock. Below it, what an empty collection takes, and what the front end
-adds to the start of a program. Needs guile, crystal, a C compiler and the system's libgc with its headers; builds nothing of
+resident memory and of pauses, and the ratios ours / stock; where `perf` is installed, one more run of each tells the CPU time
+that is spent inside the library. Below it, what an empty collection takes, and what the front end
+adds to the start of a program. Takes the clients that are installed (guile, crystal, ecl, nix-instantiate, w3m); needs a C compiler and the system's libgc with its headers; builds nothing of
 ours: cargo build --release first.
 """
 import argparse, json, os, re, shutil, statistics, subprocess, sys, tempfile
@@ -92,7 +93,9 @@ def programs(work):
             subprocess.run(["crystal", "build", "--release", "-o", out, f"{p}/{name}.cr"], check=True, capture_output=True)
             table[f"crystal {name}"] = [out, *args]
         # Without the code generator, which is LLVM and does not allocate on the heap.
-        table["crystal compiler"] = ["crystal", "build", "--no-codegen", "-o", os.path.join(work, "x"), f"{p}/strings.cr"]
+        front = ["crystal", "build", "--no-codegen", "-o", os.path.join(work, "x")]
+        table["crystal compiler, small"] = [*front, f"{p}/strings.cr"]
+        table["crystal compiler, large"] = [*front, f"{p}/large.cr"]
     if shutil.which("guild"):
         for name, arg in [("gcbench", "5"), ("weak", "2000000")]:
             out = os.path.join(work, name + ".go")
@@ -102,6 +105,21 @@ def programs(work):
         with open(large, "w") as f:
             subprocess.run([sys.executable, f"{p}/make_large_scheme.py", "150"], check=True, stdout=f)
         table["guild compile"] = ["guild", "compile", "-O2", "-o", os.path.join(work, "large.go"), large]
+    if shutil.which("ecl"):
+        out = os.path.join(work, "gcbench.fas")
+        subprocess.run(["ecl", "-norc", "-eval", f'(compile-file "{p}/gcbench.lisp" :output-file "{out}")', "-eval", "(ext:quit)"],
+                       check=True, capture_output=True)
+        table["ecl gcbench"] = ["ecl", "-norc", "-load", out, "-eval", "(main)", "-eval", "(ext:quit)"]
+    if shutil.which("nix-instantiate"):
+        evaluate = ["nix-instantiate", "--eval", "--strict", "--store", "dummy://", f"{p}/alloc.nix", "--arg", "n"]
+        table["nix alloc"] = [*evaluate, "200000"]
+        # Without the 384 MB that Nix asks for at its start, which hide most collections.
+        table["nix alloc, 4 MB at first"] = ["env", "GC_INITIAL_HEAP_SIZE=4000000", *evaluate, "100000"]
+    if shutil.which("w3m"):
+        page = os.path.join(work, "page.html")
+        with open(page, "w") as f:
+            subprocess.run([sys.executable, f"{p}/make_page.py"], check=True, stdout=f)
+        table["w3m, 5 MB"] = ["w3m", "-config", "/dev/null", "-T", "text/html", "-dump", page]
     return table
 
 
@@ -114,6 +132,20 @@ def run(command, env, work):
         sys.exit(f"{command[0]} ended with {status}: {open(log, errors='replace').read()[-500:]}")
     cpu, wall, peak = open(used).read().split()
     return float(cpu), float(wall), int(peak) / 1024
+
+
+def share_inside(command, env, work):
+    """The share of CPU time inside the library, of one run under perf; None if there is no perf."""
+    if not shutil.which("perf"):
+        return None
+    data = os.path.join(work, "perf.data")
+    record = ["perf", "record", "-q", "-o", data, "-e", "cpu-clock", "-F", "1999", "--"]
+    try:
+        subprocess.run(record + command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        text = subprocess.run(["perf", "report", "-i", data, "--sort", "dso", "--stdio"], capture_output=True, text=True, check=True).stdout
+    except subprocess.CalledProcessError:
+        return None
+    return sum(float(x) for x in re.findall(r"([\d.]+)%\s+libgc\.so", text)) / 100
 
 
 def stock_pauses(work):
@@ -141,6 +173,7 @@ def main():
             if options.only not in name:
                 continue
             got = {"stock": [], "ours": []}
+            inside = {}
             for turn in range(options.runs):
                 print(f"\r{name}: {turn + 1} of {options.runs}   ", end="", file=sys.stderr, flush=True)
                 for side in got:
@@ -166,9 +199,12 @@ def main():
                         pauses = stock_pauses(work) or [0]
                         pause, longest = statistics.median(pauses), max(pauses)
                     got[side].append((cpu, wall, peak, pause, longest))
+                    if turn == options.runs - 1:
+                        inside[side] = share_inside(command, env, work)
             rows.append({
                 "program": name,
                 "runs": options.runs,
+                "share_inside": inside,
                 "cpu_s": {s: [g[0] for g in got[s]] for s in got},
                 "wall_s": {s: [g[1] for g in got[s]] for s in got},
                 "peak_mb": {s: [g[2] for g in got[s]] for s in got},
@@ -176,19 +212,27 @@ def main():
                 "longest_pause_ms": {s: [g[4] for g in got[s]] for s in got},
             })
         print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
-        print("| program | CPU s stock | ours | ratio | wall ratio | peak MB stock | ours | ratio | median / longest pause ms stock | ours |")
-        print("|---|---|---|---|---|---|---|---|---|---|")
-        ratios = []
+        print("| program | CPU s stock | ours | ratio | wall ratio | inside libgc, s stock | ours | ratio "
+              "| peak MB stock | ours | ratio | median / longest pause ms stock | ours |")
+        print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+        ratios, inside_ratios = [], []
         for r in rows:
-            m = {k: {s: statistics.median(v[s]) for s in v} for k, v in r.items() if isinstance(v, dict)}
+            m = {k: {s: statistics.median(v[s]) for s in v} for k, v in r.items() if isinstance(v, dict) and k != "share_inside"}
             ratio = {k: v["ours"] / v["stock"] for k, v in m.items() if v["stock"]}
             ratios.append(ratio["cpu_s"])
             pause = {s: f"{m['median_pause_ms'][s]:.2f} / {m['longest_pause_ms'][s]:.2f}" for s in ("stock", "ours")}
-            print("| {} | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {:.1f} | {:.1f} | {:.2f} | {} | {} |".format(
-                r["program"], m["cpu_s"]["stock"], m["cpu_s"]["ours"], ratio["cpu_s"], ratio["wall_s"],
+            part = "| | |"
+            if all(r["share_inside"].values()):
+                seconds = {s: r["share_inside"][s] * m["cpu_s"][s] for s in ("stock", "ours")}
+                inside_ratios.append(seconds["ours"] / seconds["stock"])
+                part = "| {:.2f} | {:.2f} | {:.2f}".format(seconds["stock"], seconds["ours"], inside_ratios[-1])
+            print("| {} | {:.2f} | {:.2f} | {:.2f} | {:.2f} {} | {:.1f} | {:.1f} | {:.2f} | {} | {} |".format(
+                r["program"], m["cpu_s"]["stock"], m["cpu_s"]["ours"], ratio["cpu_s"], ratio["wall_s"], part,
                 m["peak_mb"]["stock"], m["peak_mb"]["ours"], ratio["peak_mb"], pause["stock"], pause["ours"]))
         if ratios:
             print(f"\nGeometric mean of the CPU ratios: {statistics.geometric_mean(ratios):.2f}; medians of {options.runs} runs, interleaved.")
+            if inside_ratios:
+                print(f"Of the time inside the library: {statistics.geometric_mean(inside_ratios):.2f}.")
         if not options.only:
             empty, added = small_things(options.lib, work)
             print(f"Median pause of an empty collection: {empty['stock']:.3f} ms stock, {empty['ours']:.3f} ms ours.")

@@ -16,19 +16,7 @@ mkdir "$work/lib"
 ln -s "$lib/libgc.so" "$work/lib/libgc.so.1"
 export HOME="$work"
 
-python3 - >"$work/big.html" <<'END'
-import random
-random.seed(1)
-print("<html><body><h1>Rows</h1>")
-size = row = 0
-while size < 5_000_000:
-    words = " ".join(random.choice(["heap", "mark", "sweep", "<b>root</b>", "&eacute;t&eacute;", "cell"]) for _ in range(12))
-    line = f"<p>{row}: {words}</p>" if row % 50 else f"<table border=1><tr><td>{row}<td>{words}</table>"
-    print(line)
-    size += len(line)
-    row += 1
-print("</body></html>")
-END
+python3 programs/make_page.py >"$work/big.html"
 w3m -config /dev/null -T text/html -dump "$work/big.html" >"$work/big.stock"
 
 passed=0

@@ -1,8 +1,9 @@
 //! Roots outside of stacks: the writable data of loaded objects, ranges that the client adds, and its callback.
 //!
-//! - **Loaded objects** are asked for before the world is stopped, because that takes the loader's lock: of each object
+//! - **Loaded objects** are asked for while the world is stopped, with the loader's lock held from before: of each object
 //!   the writable segments, less what is read-only after relocation, less this library's own. The list is kept as long
-//!   as the loader's counts of added and removed objects stay the same.
+//!   as the loader's counts of added and removed objects stay the same. Another thread may be about to unload an object: it waits
+//!   for that lock, or has done so.
 //! - **Added** ranges stay until they are removed. **Excluded** ranges are cut out of both.
 //! - The **callback** in [`GC_push_other_roots`] is called last, with the world stopped; its first value reports the
 //!   stacks of all threads, and a client that replaces it calls the old one too.
@@ -28,7 +29,7 @@ pub(crate) struct Range {
 }
 
 /// The most ranges of one list: far above what programs have, and only address space until it is used.
-const MAX_RANGES: usize = 1 << 17;
+const MAX_RANGES: usize = 1 << 15;
 
 /// The lists. Made with the heap; used with the heap's lock held.
 struct Lists {
@@ -117,8 +118,31 @@ fn inward(start: usize, end: usize) -> Option<Range> {
     (start < end).then_some(Range { start, end })
 }
 
-/// Brings the list of loaded objects up to date. World running, heap lock held.
-pub(crate) fn before_stop() {
+/// Brings the list of loaded objects up to date and stops the world by `stop`, such that no object is unloaded between the two:
+/// both are done within a callback of the loader, during which it keeps others from unloading. A thread that is unloading waits
+/// for the loader's lock then, or is done. Heap lock held.
+pub(crate) fn hold_while(mut stop: fn()) {
+    if GC_no_dls.load(Ordering::Relaxed) == 0 {
+        // SAFETY: the callback's contract is that of `dl_iterate_phdr`; it gets our function.
+        let called = unsafe { libc::dl_iterate_phdr(Some(held), (&raw mut stop).cast()) };
+        if called != 0 {
+            return;
+        }
+    }
+    update();
+    stop();
+}
+
+/// For the first loaded object, which is to be the only one: the loader's lock is held by this thread, and may be taken again.
+unsafe extern "C" fn held(_: *mut libc::dl_phdr_info, _: usize, stop: *mut c_void) -> c_int {
+    update();
+    // SAFETY: the pointer that `hold_while` gave.
+    unsafe { (*stop.cast::<fn()>())() };
+    1
+}
+
+/// Brings the list of loaded objects up to date. Heap lock held.
+fn update() {
     let Some(lists) = lists() else { return };
     if GC_no_dls.load(Ordering::Relaxed) != 0 {
         lists.loaded.clear();
@@ -233,8 +257,8 @@ pub(crate) fn report<T: WordVisitor>(visit: &mut T) {
         for list in [&lists.loaded, &lists.added] {
             for range in list.as_slice() {
                 without(*range, lists.excluded.as_slice(), &mut |r| {
-                    // SAFETY: the writable segment of an object that is loaded (nobody can unload it in between: the
-                    // world is stopped), or what the client promised to be readable.
+                    // SAFETY: the writable segment of an object that is loaded (nobody could unload it since: see
+                    // `hold_while`), or what the client promised to be readable.
                     unsafe { visit.field_range(Address::new(r.start), Address::new(r.end)) };
                 });
             }

@@ -74,12 +74,11 @@ unsafe impl WordVm for BoehmVm {
             unsafe { callback() };
         }
         finalize::before_stop();
-        roots::before_stop();
         config::collection_event(event::PRE_STOP);
     }
 
     fn stop_world(&self) {
-        stop::stop_world();
+        roots::hold_while(stop::stop_world);
         if let Some(heap) = state::heap_if_ready() {
             state::publish_bounds(heap);
         }

@@ -7,7 +7,7 @@ use crate::collect::marker::MarkStack;
 use crate::collect::words::MarkStacks;
 use crate::error::HeapError;
 use crate::event::Listener;
-use crate::options::Options;
+use crate::options::{Huge, Options};
 use crate::space::pages::{CHUNK, PAGE, Pages};
 use crate::space::poison::Poison;
 use crate::space::tables::{PAIR, Tables};
@@ -22,8 +22,10 @@ use std::sync::Arc;
 
 /// The mark stack keeps 16 bits of other things with each address. No system hands out higher ones unless asked for them.
 pub(crate) const MOST_ADDRESS: usize = 1 << 48;
-/// The smallest range that a heap reserves.
+/// The smallest range that a heap reserves where addresses are not scarce,
 const SMALLEST_RANGE: usize = 64 << 20;
+/// and where they are.
+const LEAST_RANGE: usize = 2 * CHUNK;
 /// The largest: more than any machine's memory that this decade's collectors serve.
 const LARGEST_RANGE: usize = 1 << 40;
 
@@ -106,6 +108,14 @@ impl WordBuilder {
         }
         let (base, bytes) = (range.start(), range.bytes());
         port.name(base, bytes, c"heapwright heap");
+        let huge_from = match options.huge {
+            Huge::On => 0,
+            Huge::Auto => HUGE_FROM,
+            Huge::Off => bytes,
+        }
+        .min(bytes);
+        // Only a hint: without huge pages all goes as well, a little slower.
+        let _ = port.huge(base.add(huge_from), bytes - huge_from, true);
         let side = SideLayout::new()
             .with(SideMetadataSpec::new(
                 "object and mark bits",
@@ -180,6 +190,9 @@ impl WordBuilder {
     }
 }
 
+/// From here on, in bytes, a heap asks for huge pages by itself.
+const HUGE_FROM: usize = 64 << 20;
+
 /// Reserves the heap's range: a small multiple of the limit, or of the machine's memory if there is none; less where the
 /// process may not have so many addresses.
 pub(crate) fn reserve_range(port: &Arc<dyn Port>, max: usize) -> Result<Reservation, HeapError> {
@@ -192,12 +205,12 @@ pub(crate) fn reserve_range(port: &Arc<dyn Port>, max: usize) -> Result<Reservat
         .clamp(SMALLEST_RANGE, LARGEST_RANGE)
         .next_multiple_of(CHUNK);
     if let Some(limit) = limits::address_space_limit() {
-        bytes = bytes.min((limit / 2).max(SMALLEST_RANGE) / CHUNK * CHUNK);
+        bytes = bytes.min((limit / 2).max(LEAST_RANGE) / CHUNK * CHUNK);
     }
     loop {
         match Reservation::new(Arc::clone(port), bytes, CHUNK) {
             Ok(range) => return Ok(range),
-            Err(e) if bytes <= SMALLEST_RANGE => return Err(e.into()),
+            Err(e) if bytes <= LEAST_RANGE => return Err(e.into()),
             Err(_) => bytes = (bytes / 2).next_multiple_of(CHUNK),
         }
     }

@@ -1,0 +1,2 @@
+// A library whose data refers to objects of the heap.
+void *roots[100];
