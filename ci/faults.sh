@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 lib=${HEAPWRIGHT_LIB_DIR:-$root/target/release}
 [ -e "$lib/libgc.so" ] || { echo "there is no $lib/libgc.so: cargo build --release first" >&2; exit 1; }
-seconds=8 forked=1000 threads=8000 loaded=1000
+seconds=6 forked=1000 threads=8000 loaded=1000
 if [ "${1:-}" = --long ]; then
   seconds=60 forked=5000 threads=100000 loaded=10000
   shift
@@ -115,7 +115,8 @@ fault few-addresses few_addresses
 fault threads ours "$work/faults" threads "$threads"
 fault libraries ours "$work/faults" libraries "$loaded" "$work/roots.so"
 if command -v crystal >/dev/null && { [ -z "$only" ] || [ "$only" = crystal-storm ]; }; then
-  crystal build -Dpreview_mt -o "$work/storm" ci/faults/storm.cr 2>"$work/err" || cat "$work/err"
+  # On one thread: with -Dpreview_mt, Crystal 1.6 takes a spin lock in its signal handler that the same thread may hold.
+  crystal build -o "$work/storm" ci/faults/storm.cr 2>"$work/err" || cat "$work/err"
   fault crystal-storm crystal_storm
 fi
 echo "faults: $passed passed, $failed failed"

@@ -1,4 +1,4 @@
-# Fibers on several threads that allocate and check, under signals from outside: storm SECONDS.
+# Fibers that allocate and check, under signals from outside: storm SECONDS.
 seconds = ARGV[0].to_i
 handled = Atomic(Int32).new(0)
 Signal::USR1.trap { handled.add(1) }
