@@ -7,7 +7,7 @@ use crate::collect::marker::MarkStack;
 use crate::collect::words::MarkStacks;
 use crate::error::HeapError;
 use crate::event::Listener;
-use crate::options::{Huge, Options};
+use crate::options::Options;
 use crate::space::pages::{CHUNK, PAGE, Pages};
 use crate::space::poison::Poison;
 use crate::space::tables::{PAIR, Tables};
@@ -108,14 +108,6 @@ impl WordBuilder {
         }
         let (base, bytes) = (range.start(), range.bytes());
         port.name(base, bytes, c"heapwright heap");
-        let huge_from = match options.huge {
-            Huge::On => 0,
-            Huge::Auto => HUGE_FROM,
-            Huge::Off => bytes,
-        }
-        .min(bytes);
-        // Only a hint: without huge pages all goes as well, a little slower.
-        let _ = port.huge(base.add(huge_from), bytes - huge_from, true);
         let side = SideLayout::new()
             .with(SideMetadataSpec::new(
                 "object and mark bits",
@@ -189,9 +181,6 @@ impl WordBuilder {
         })
     }
 }
-
-/// From here on, in bytes, a heap asks for huge pages by itself.
-const HUGE_FROM: usize = 64 << 20;
 
 /// Reserves the heap's range: a small multiple of the limit, or of the machine's memory if there is none; less where the
 /// process may not have so many addresses.
