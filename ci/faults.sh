@@ -113,6 +113,8 @@ fault limit at_the_limit
 fault limit-by-call ours "$work/faults" limit 32
 fault few-addresses few_addresses
 fault threads ours "$work/faults" threads "$threads"
+fault cancel ours "$work/faults" cancel $((threads / 4))
+fault forks-while-loading ours "$work/faults" forks-while-loading $((forked / 4)) "$work/roots.so"
 fault libraries ours "$work/faults" libraries "$loaded" "$work/roots.so"
 if command -v crystal >/dev/null && { [ -z "$only" ] || [ "$only" = crystal-storm ]; }; then
   # On one thread: with -Dpreview_mt, Crystal 1.6 takes a spin lock in its signal handler that the same thread may hold.

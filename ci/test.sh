@@ -43,6 +43,7 @@ if [ "$quick" = 0 ]; then
   step "seeded bugs" bash ci/bugs.sh
   step "Boehm's own programs" bash ci/boehm.sh
   step "client programs" bash ci/clients.sh
+  step "attacks" bash ci/attack.sh
   step "faults" bash ci/faults.sh
   step "clients in small" bash ci/smoke.sh --install
   step "w3m's tests" bash ci/suites/w3m.sh

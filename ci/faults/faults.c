@@ -2,7 +2,8 @@
 // mode keeps lists whose cells say what they are, looks at them all the time, and ends with 1 if one is not what it was; else it
 // prints one line with figures.
 //
-//   faults storm SECONDS | churn SECONDS | forks N | limit MEGABYTES | vlimit | threads N | libraries N FILE
+//   faults storm SECONDS | churn SECONDS | forks N | limit MEGABYTES | vlimit | threads N | cancel N |
+//          libraries N FILE | forks-while-loading N FILE
 #define GC_THREADS
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -338,6 +339,50 @@ static void threads(long n) {
   printf("%ld threads, %.0f a second, %+.1f MB in the second half, %lu collections\n", n, n / took, grown, (unsigned long)GC_get_gc_no());
 }
 
+static void *until_cancelled(void *kind) {
+  struct lists l;
+  start_lists(&l, (unsigned long)kind + 1);
+  for (;;) {
+    if (!turn(&l)) fail("no memory");
+    usleep(50);
+  }
+}
+
+// Threads that are cancelled in a system call, wherever the collector has stopped them.
+static void cancel(int n) {
+  pthread_t collector, t[4];
+  GC_pthread_create(&collector, NULL, collects, NULL);
+  for (int i = 0; i < n; i += 4) {
+    for (long k = 0; k < 4; k++)
+      if (GC_pthread_create(&t[k], NULL, until_cancelled, (void *)k)) fail("no thread");
+    usleep(500);
+    for (int k = 0; k < 4; k++) GC_pthread_cancel(t[k]);
+    for (int k = 0; k < 4; k++) {
+      void *result;
+      GC_pthread_join(t[k], &result);
+      if (result != PTHREAD_CANCELED) fail("a thread ended otherwise");
+    }
+  }
+  ending = 1;
+  GC_pthread_join(collector, NULL);
+  printf("%d threads cancelled, %lu collections\n", n, (unsigned long)GC_get_gc_no());
+}
+
+static void *loads(void *file) {
+  while (!ending) {
+    void *library = dlopen(file, RTLD_NOW);
+    if (!library || dlclose(library)) fail("a library");
+  }
+  return NULL;
+}
+
+static void forks_while_loading(int n, const char *file) {
+  pthread_t loader;
+  if (GC_pthread_create(&loader, NULL, loads, (void *)file)) fail("no thread");
+  forks(n);
+  GC_pthread_join(loader, NULL);
+}
+
 static void libraries(int n, const char *file) {
   pthread_t t[2];
   start_churning(t, 2);
@@ -375,6 +420,8 @@ int main(int count, char **words) {
   else if (!strcmp(mode, "vlimit")) vlimit();
   else if (!strcmp(mode, "threads")) threads(n);
   else if (!strcmp(mode, "libraries")) libraries(n, words[3]);
+  else if (!strcmp(mode, "cancel")) cancel(n);
+  else if (!strcmp(mode, "forks-while-loading")) forks_while_loading(n, words[3]);
   else if (!strcmp(mode, "churn")) {
     pthread_t t[3];
     start_churning(t, 3);
@@ -383,7 +430,7 @@ int main(int count, char **words) {
     end_churning(t, 3);
     printf("%lu cells, %lu collections\n", made, (unsigned long)GC_get_gc_no());
   } else {
-    fprintf(stderr, "usage: faults storm SECONDS | churn SECONDS | forks N | limit MEGABYTES | vlimit | threads N | libraries N FILE\n");
+    fprintf(stderr, "usage: faults storm SECONDS | churn SECONDS | forks N | limit MEGABYTES | vlimit | threads N | cancel N | libraries N FILE | forks-while-loading N FILE\n");
     return 2;
   }
   return 0;

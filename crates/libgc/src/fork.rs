@@ -4,7 +4,7 @@
 //! By default this is done by handlers that `pthread_atfork` installs when the heap is made. `GC_set_handle_fork(0)` or
 //! `(-1)` before that leaves it to the client, who then calls `GC_atfork_prepare`, `_parent` and `_child`.
 
-use crate::{state, stop, threads};
+use crate::{roots, state, stop, threads};
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, Ordering};
 
@@ -28,6 +28,7 @@ pub(crate) fn init() {
 unsafe extern "C" fn prepare() {
     if let Some(heap) = state::heap_if_ready() {
         heap.prepare_fork();
+        roots::before_fork();
     }
 }
 
@@ -41,6 +42,7 @@ unsafe extern "C" fn child() {
     if let Some(heap) = state::heap_if_ready() {
         threads::forget_others();
         stop::after_fork();
+        roots::in_child();
         heap.after_fork_child();
         crate::report::after_fork();
     }

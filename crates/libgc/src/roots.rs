@@ -11,12 +11,13 @@
 //! Static data follow the rule for objects, not the one for stacks: with `GC_all_interior_pointers` off, only pointers to
 //! the start of an object or to a registered displacement count. All lists are changed with the heap's lock held.
 
+use crate::readable;
 use crate::stack;
 use crate::state;
 use core::cell::UnsafeCell;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
-use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use heapwright::{Address, WordVisitor};
 use heapwright_memory::MappedVec;
 use heapwright_os::{OsError, real_port};
@@ -122,15 +123,101 @@ fn inward(start: usize, end: usize) -> Option<Range> {
 /// both are done within a callback of the loader, during which it keeps others from unloading. A thread that is unloading waits
 /// for the loader's lock then, or is done. Heap lock held.
 pub(crate) fn hold_while(mut stop: fn()) {
-    if GC_no_dls.load(Ordering::Relaxed) == 0 {
+    if GC_no_dls.load(Ordering::Relaxed) != 0 {
+        update();
+    } else if !still_as_at_fork() {
         // SAFETY: the callback's contract is that of `dl_iterate_phdr`; it gets our function.
         let called = unsafe { libc::dl_iterate_phdr(Some(held), (&raw mut stop).cast()) };
         if called != 0 {
             return;
         }
+        update();
     }
-    update();
     stop();
+}
+
+/// In a child after `fork`: what [`chain`] gave then; 0 elsewhere.
+static AT_FORK: AtomicUsize = AtomicUsize::new(0);
+
+/// In a child: the list was freed of what cannot be read.
+static LOOKED_AT: AtomicBool = AtomicBool::new(false);
+
+/// Before `fork`, heap lock held: brings the list up to date, for the child.
+pub(crate) fn before_fork() {
+    if GC_no_dls.load(Ordering::Relaxed) == 0 {
+        update();
+    }
+}
+
+/// In the child. A thread that is not there any more may have held the loader's lock, which nobody releases then.
+pub(crate) fn in_child() {
+    AT_FORK.store(chain(), Ordering::Relaxed);
+    LOOKED_AT.store(false, Ordering::Relaxed);
+}
+
+/// Is this a child in which nothing was loaded or unloaded since `fork`? Then the list holds, and the loader need not be asked. Once
+/// something was, its lock is known to work.
+fn still_as_at_fork() -> bool {
+    let then = AT_FORK.load(Ordering::Relaxed);
+    if then == 0 {
+        return false;
+    }
+    if chain() == then {
+        if !LOOKED_AT.swap(true, Ordering::Relaxed) {
+            drop_unmapped();
+        }
+        return true;
+    }
+    AT_FORK.store(0, Ordering::Relaxed);
+    false
+}
+
+/// Takes from the list what cannot be read: another thread of the parent was unloading it at the moment of the fork.
+fn drop_unmapped() {
+    let Some(lists) = lists() else { return };
+    let mut kept = 0;
+    for at in 0..lists.loaded.as_slice().len() {
+        let range = lists.loaded.as_slice()[at];
+        let (start, end) = (Address::new(range.start), Address::new(range.end));
+        if readable::readable_end(start, end) == end {
+            lists.loaded.as_mut_slice()[kept] = range;
+            kept += 1;
+        }
+    }
+    while lists.loaded.as_slice().len() > kept {
+        let _ = lists.loaded.pop();
+    }
+}
+
+/// A number for the chain of loaded objects, as debuggers see it; never 0. Takes no lock.
+fn chain() -> usize {
+    #[repr(C)]
+    struct Object {
+        base: usize,
+        name: *const c_char,
+        dynamic: *const c_void,
+        next: *const Object,
+        previous: *const Object,
+    }
+    #[repr(C)]
+    struct Debug {
+        version: c_int,
+        first: *const Object,
+    }
+    unsafe extern "C" {
+        #[link_name = "_r_debug"]
+        static LOADED: Debug;
+    }
+    // SAFETY: the loader's record for debuggers, whose beginning is the same in all versions; read as it may change.
+    let mut at = unsafe { (&raw const LOADED.first).read_volatile() };
+    let mut sum = 1usize;
+    while !at.is_null() {
+        sum = sum.wrapping_mul(31).wrapping_add(at.addr());
+        // SAFETY: an entry of the chain. In a child, nobody but a thread of its own takes it away, which `dlclose`s then what
+        // was loaded before the fork, while another collects for the first time since: left to the client.
+        at = unsafe { (&raw const (*at).next).read_volatile() };
+    }
+    sum | 1
 }
 
 /// For the first loaded object, which is to be the only one: the loader's lock is held by this thread, and may be taken again.

@@ -53,7 +53,9 @@ pub(crate) fn init() {
     // SAFETY: the set is initialised here; the handler is async-signal-safe. It can only fail for a signal that a client
     // chose and that cannot be caught; such a client cannot have threads stopped.
     unsafe {
-        libc::sigfillset(&raw mut action.sa_mask);
+        // All signals, the system's own included, which `sigfillset` leaves out: with the one for `pthread_cancel` a thread would
+        // leave the handler, and the stop, by unwinding.
+        (&raw mut action.sa_mask).write_bytes(0xff, 1);
         libc::sigaction(suspend_signal(), &raw const action, ptr::null_mut());
     }
 }

@@ -155,12 +155,15 @@ impl WordBuilder {
             delay: Yields::for_pool(options.yields, workers),
             ..Config::default()
         });
+        let mut stock = Stock::new(pages, options.max.next_multiple_of(PAGE));
+        // If there is no memory for it, there is none for the first object either, which says so.
+        let _ = stock.set_aside_first(&space);
         Ok(WordHeap {
             vm,
             space,
             lock: RawLock::new(),
             locked: UnsafeCell::new(Locked {
-                stock: Stock::new(pages, options.max.next_multiple_of(PAGE)),
+                stock,
                 trigger: Trigger::new(&options),
             }),
             yields: Yields::new(options.yields, workers),

@@ -471,7 +471,7 @@ impl<V: WordVm> WordHeap<V> {
             let pages = locked.stock.pages();
             let idle = pages.idle_pages() * PAGE;
             Usage {
-                heap_bytes: pages.used_pages() * PAGE + idle,
+                heap_bytes: locked.stock.used() + idle,
                 free_bytes: locked
                     .stock
                     .swept()

@@ -38,6 +38,8 @@ pub struct Stock {
     /// Pages that may be in use at once; 0: no limit.
     max_pages: usize,
     swept: SweepResult,
+    /// Bytes that were taken out of use: [`Stock::set_aside_first`].
+    aside: usize,
 }
 
 impl Stock {
@@ -49,6 +51,7 @@ impl Stock {
             lists: [[0; CLASS_COUNT]; MAX_KINDS],
             max_pages: max_bytes / PAGE,
             swept: SweepResult::default(),
+            aside: 0,
         }
     }
 
@@ -180,7 +183,7 @@ impl Stock {
     }
 
     fn check_limit(&self, pages: usize, requested: usize) -> Result<(), AllocError> {
-        if self.max_pages != 0 && self.pages.used_pages() + pages > self.max_pages {
+        if self.max_pages != 0 && self.used() / PAGE + pages > self.max_pages {
             return Err(AllocError::OutOfMemory { requested });
         }
         Ok(())
@@ -242,6 +245,28 @@ impl Stock {
         tables.set_next(block, *head);
         *head = (block / BLOCK_BYTES) as u32 + 1;
         tables.set_entry(block, entry.listed());
+    }
+
+    /// Takes the first block of the range out of use. The collector's own frames hold the address of the range, and would keep
+    /// alive what is there.
+    ///
+    /// # Errors
+    /// As [`Stock::take_block`].
+    pub(crate) fn set_aside_first(&mut self, space: &MarkSweep) -> Result<(), AllocError> {
+        let taken = self.pages.take_block()?;
+        space.extent.store(self.pages.extent(), Ordering::Release);
+        let tables = space.tables();
+        let block = taken.start.as_usize() - tables.base();
+        debug_assert_eq!(block, 0);
+        tables.set_entry(block, Entry::large());
+        self.bury(tables, block, BLOCK_BYTES / PAGE);
+        self.aside = BLOCK_BYTES;
+        Ok(())
+    }
+
+    /// Bytes that the heap uses, without what is idle and what was set aside.
+    pub(crate) fn used(&self) -> usize {
+        self.pages.used_pages() * PAGE - self.aside
     }
 
     /// Takes a free block that will have no size class. The caller sets its entry.
