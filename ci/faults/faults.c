@@ -346,6 +346,7 @@ static void *until_cancelled(void *kind) {
     if (!turn(&l)) fail("no memory");
     usleep(50);
   }
+  return NULL;
 }
 
 // Threads that are cancelled in a system call, wherever the collector has stopped them.

@@ -144,7 +144,7 @@ static LOOKED_AT: AtomicBool = AtomicBool::new(false);
 
 /// Before `fork`, heap lock held: brings the list up to date, for the child.
 pub(crate) fn before_fork() {
-    if GC_no_dls.load(Ordering::Relaxed) == 0 {
+    if GC_no_dls.load(Ordering::Relaxed) == 0 && !still_as_at_fork() {
         update();
     }
 }

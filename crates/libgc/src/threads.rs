@@ -164,6 +164,9 @@ pub(crate) fn attach(
     let (low, high) = stack::system_bounds();
     // SAFETY: these have no preconditions.
     let (thread, tid, pid) = unsafe { (libc::pthread_self(), libc::gettid(), libc::getpid()) };
+    if tid != pid {
+        heap.allow_helpers();
+    }
     heap.lock();
     let record = free_record(thread as usize);
     if let Some(record) = record {

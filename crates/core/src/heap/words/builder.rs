@@ -14,7 +14,7 @@ use crate::space::tables::{PAIR, Tables};
 use crate::space::{MarkSweep, Stock};
 use crate::vm::{KindTraits, MAX_KINDS, WordVm};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU64, AtomicUsize};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use heapwright_memory::{DenseMapper, MappedVec, Scope, SideLayout, SideMemory, SideMetadataSpec};
 use heapwright_os::{Port, RawLock, Reservation, limits, real_port};
 use heapwright_work::{Config, Pool};
@@ -174,6 +174,7 @@ impl WordBuilder {
             listener,
             disabled: AtomicUsize::new(0),
             stress: AtomicUsize::new(0),
+            helpers: AtomicBool::new(true),
             collections: AtomicU64::new(0),
             allocated_before: AtomicU64::new(0),
             live: AtomicUsize::new(0),

@@ -18,7 +18,7 @@ use crate::space::pages::PAGE;
 use crate::space::{Entry, MarkSweep, Stock};
 use crate::vm::words::{Cell, Kind, KindTraits, MAX_KINDS, WordVm};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use heapwright_address::{Address, WildWord};
 use heapwright_os::{RawLock, clock};
 use heapwright_work::Pool;
@@ -69,6 +69,8 @@ pub struct WordHeap<V: WordVm> {
     listener: Option<Box<dyn Listener>>,
     disabled: AtomicUsize,
     stress: AtomicUsize,
+    /// Not in a child after `fork`, before [`WordHeap::allow_helpers`].
+    helpers: AtomicBool,
     yields: Yields,
     collections: AtomicU64,
     allocated_before: AtomicU64,
@@ -536,6 +538,7 @@ impl<V: WordVm> WordHeap<V> {
         let locked = unsafe { &mut *self.locked.get() };
         let swept = locked.stock.swept();
         let alone = self.pool.workers() == 1
+            || !self.helpers.load(Ordering::Relaxed)
             || self.options.workers == 0 && swept.live - swept.live_leaf < ALONE_BELOW;
         if !alone {
             // A pool that could not start its helpers works with fewer.
@@ -678,13 +681,20 @@ impl<V: WordVm> WordHeap<V> {
         self.lock.lock();
     }
 
+    /// In a child after `fork`: it has created a thread, so workers can be created too.
+    pub fn allow_helpers(&self) {
+        self.helpers.store(true, Ordering::Relaxed);
+    }
+
     /// After `fork`, in the parent.
     pub fn after_fork_parent(&self) {
         self.lock.unlock();
     }
 
-    /// After `fork`, in the child: releases the lock, and forgets the workers, which the child does not have.
+    /// After `fork`, in the child: releases the lock, and forgets the workers, which the child does not have. It starts none by
+    /// itself: to create a thread takes locks of the C library that a thread of the parent may have held.
     pub fn after_fork_child(&self) {
+        self.helpers.store(false, Ordering::Relaxed);
         self.pool.forget_helpers_after_fork();
         self.lock.reset_after_fork();
     }
