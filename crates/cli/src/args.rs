@@ -2,6 +2,7 @@
 
 use crate::bench::args::{Bench, Child};
 use crate::bench::child::SUBCOMMAND;
+use crate::compare::args::Compare;
 use crate::refusal::Refusal;
 use clap::{Args, Parser, Subcommand};
 use heapwright::Options;
@@ -20,6 +21,8 @@ Examples:
   heapwright plans                               what plans there are and what they can do
   heapwright bench                               a tour: five workloads on all plans, in two minutes
   heapwright bench graph --heap 2x,4x            one workload, with less and with more room
+  heapwright compare gcbench --with immix,mmtk-immix,boehm
+                                                 one workload, beside other memory managers
   heapwright install --prefix ~/.local           the command and the library, beside the system's";
 
 const RUN_EXAMPLES: &str = "\
@@ -62,6 +65,8 @@ pub(crate) enum Action {
     Plans(List),
     /// Measure plans with workloads: time, pauses, memory
     Bench(Bench),
+    /// Measure our plans and other memory managers on the same workloads, side by side
+    Compare(Compare),
     /// Put this command and its libgc.so.1 under a directory, beside the system's
     Install(Install),
     /// Remove what `install` put there

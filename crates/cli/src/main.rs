@@ -6,12 +6,14 @@
 //!
 //! `heapwright install` puts both under a directory (`install`).
 //!
-//! `heapwright bench` runs workloads on plans (`bench`), each run in a process of its own.
+//! `heapwright bench` runs workloads on plans (`bench`), each run in a process of its own; `heapwright compare` (`compare`) on
+//! other memory managers as well.
 
 #![forbid(unsafe_code)]
 
 mod args;
 mod bench;
+mod compare;
 mod elf;
 mod install;
 mod launch;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         args::Action::Options(list) => table::print(&list),
         args::Action::Plans(list) => plans::print(&list),
         args::Action::Bench(bench) => bench::run(&bench),
+        args::Action::Compare(compare) => compare::run(&compare),
         args::Action::Install(install) => install::install(&install),
         args::Action::Uninstall(uninstall) => install::uninstall(&uninstall),
         args::Action::BenchChild(child) => bench::child::run(&child),

@@ -168,7 +168,7 @@ impl Bench {
 }
 
 /// The list without what is in it twice.
-fn unique<T>(list: Vec<T>, same: impl Fn(&T, &T) -> bool) -> Vec<T> {
+pub(crate) fn unique<T>(list: Vec<T>, same: impl Fn(&T, &T) -> bool) -> Vec<T> {
     let mut kept: Vec<T> = Vec::new();
     for new in list {
         if !kept.iter().any(|old| same(old, &new)) {
@@ -178,7 +178,7 @@ fn unique<T>(list: Vec<T>, same: impl Fn(&T, &T) -> bool) -> Vec<T> {
     kept
 }
 
-fn scale(text: &str) -> Result<f64, String> {
+pub(crate) fn scale(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(f) if f > 0.0 && f <= 1e6 => Ok(f),
         _ => Err("a number above 0 is wanted, like 0.1".to_owned()),

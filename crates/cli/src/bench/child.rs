@@ -75,23 +75,48 @@ impl Runner {
 
     /// One run, in a process that has ended when this returns.
     pub(crate) fn run(&mut self, spec: &Spec, limit: Duration) -> Result<Report, Interrupted> {
+        let command = match command(spec) {
+            Ok(command) => command,
+            Err(e) => return Ok(failed(format!("it could not be started: {e}"))),
+        };
+        Ok(match self.run_command(command, limit)? {
+            Ok(ended) => checked_report(&ended),
+            Err(why) => failed(why),
+        })
+    }
+
+    /// Runs any command to its end: what it said, or why there is nothing. Its output is taken, its input is empty.
+    pub(crate) fn run_command(
+        &mut self,
+        mut command: Command,
+        limit: Duration,
+    ) -> Result<Result<Ended, String>, Interrupted> {
         while let Ok(event) = self.events.try_recv() {
             if let Event::Signal(number) = event {
                 return Err(Interrupted(number));
             }
         }
-        match start(spec) {
+        let started = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        match started {
             Ok(child) => self.wait(child, limit),
-            Err(e) => Ok(failed(format!("it could not be started: {e}"))),
+            Err(e) => Ok(Err(format!("it could not be started: {e}"))),
         }
     }
 
-    fn wait(&self, mut child: process::Child, limit: Duration) -> Result<Report, Interrupted> {
+    fn wait(
+        &self,
+        mut child: process::Child,
+        limit: Duration,
+    ) -> Result<Result<Ended, String>, Interrupted> {
         let (said, complained) = match self.listen(&mut child) {
             Ok(readers) => readers,
             Err(e) => {
                 end(&mut child);
-                return Ok(failed(format!("there is no thread to listen to it: {e}")));
+                return Ok(Err(format!("there is no thread to listen to it: {e}")));
             }
         };
         let mut deadline = Instant::now() + limit;
@@ -117,7 +142,7 @@ impl Runner {
         let (said, complained) = (text(said), text(complained));
         match (stopped, status) {
             (Some(Stop::Signal(number)), _) => Err(Interrupted(number)),
-            (Some(Stop::Timeout), _) => Ok(failed(format!(
+            (Some(Stop::Timeout), _) => Ok(Err(format!(
                 "it took longer than {:.0} s",
                 limit.as_secs_f64().ceil()
             ))),
@@ -125,8 +150,12 @@ impl Runner {
             (None, Ok(status)) if status.signal() == Some(Signal::SIGINT as i32) => {
                 Err(Interrupted(Signal::SIGINT as i32))
             }
-            (None, Ok(status)) => Ok(read(status, &said, &complained)),
-            (None, Err(e)) => Ok(failed(format!("it could not be waited for: {e}"))),
+            (None, Ok(status)) => Ok(Ok(Ended {
+                status,
+                said,
+                complained,
+            })),
+            (None, Err(e)) => Ok(Err(format!("it could not be waited for: {e}"))),
         }
     }
 
@@ -161,7 +190,53 @@ impl Runner {
 
 type Reader = JoinHandle<Vec<u8>>;
 
-fn start(spec: &Spec) -> io::Result<process::Child> {
+/// A process that came to an end by itself.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// On stdout.
+    pub(crate) said: String,
+    /// On stderr.
+    pub(crate) complained: String,
+}
+
+impl Ended {
+    /// The last line that it said, or why that does not count.
+    pub(crate) fn last_line(&self) -> Result<&str, String> {
+        if let Some(number) = self.status.signal() {
+            let name = Signal::try_from(number).map_or("unknown", Signal::as_str);
+            let hint = if number == Signal::SIGKILL as i32 {
+                "; the system may have been out of memory"
+            } else {
+                ""
+            };
+            return Err(self.with_words(format!("ended by signal {number} ({name}){hint}")));
+        }
+        if !self.status.success() {
+            return Err(self.with_words(self.status.to_string()));
+        }
+        Ok(self.said.lines().next_back().unwrap_or_default())
+    }
+
+    /// Adds the first of what it said on stderr, on one line.
+    pub(crate) fn with_words(&self, mut why: String) -> String {
+        let mut words = self
+            .complained
+            .lines()
+            .map(str::trim)
+            .take_while(|l| *l != "stack backtrace:")
+            .filter(|l| !l.is_empty() && !l.starts_with("note:"))
+            .take(3)
+            .peekable();
+        if words.peek().is_some() {
+            why += ": ";
+            why.extend(words.collect::<Vec<_>>().join(" ").chars().take(300));
+        }
+        why
+    }
+}
+
+fn command(spec: &Spec) -> io::Result<Command> {
     // Not the path: a build may have put another command there in the meantime.
     let this = Path::new("/proc/self/exe");
     let mut command = if this.exists() {
@@ -172,11 +247,8 @@ fn start(spec: &Spec) -> io::Result<process::Child> {
     command
         .arg0("heapwright")
         .arg(SUBCOMMAND)
-        .arg(serde_json::to_string(spec)?)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+        .arg(serde_json::to_string(spec)?);
+    Ok(command)
 }
 
 fn end(child: &mut process::Child) {
@@ -190,28 +262,11 @@ fn text(reader: Reader) -> String {
 }
 
 /// What the ended child reported, or why it did not.
-fn read(status: ExitStatus, said: &str, complained: &str) -> Report {
-    if let Some(number) = status.signal() {
-        let name = Signal::try_from(number).map_or("unknown", Signal::as_str);
-        let hint = if number == Signal::SIGKILL as i32 {
-            "; the system may have been out of memory"
-        } else {
-            ""
-        };
-        return failed(with_words(
-            format!("ended by signal {number} ({name}){hint}"),
-            complained,
-        ));
-    }
-    if !status.success() {
-        return failed(with_words(status.to_string(), complained));
-    }
-    match serde_json::from_str::<Report>(said.lines().next_back().unwrap_or_default()) {
-        Ok(report) => checked(report),
-        Err(e) => failed(with_words(
-            format!("its report cannot be read: {e}"),
-            complained,
-        )),
+fn checked_report(ended: &Ended) -> Report {
+    match ended.last_line().map(serde_json::from_str::<Report>) {
+        Ok(Ok(report)) => checked(report),
+        Ok(Err(e)) => failed(ended.with_words(format!("its report cannot be read: {e}"))),
+        Err(why) => failed(why),
     }
 }
 
@@ -229,25 +284,17 @@ fn failed(why: String) -> Report {
     Report::ended(Status::Failed, why)
 }
 
-/// Adds the first of what it said on stderr, on one line.
-fn with_words(mut why: String, complained: &str) -> String {
-    let mut words = complained
-        .lines()
-        .map(str::trim)
-        .take_while(|l| *l != "stack backtrace:")
-        .filter(|l| !l.is_empty() && !l.starts_with("note:"))
-        .take(3)
-        .peekable();
-    if words.peek().is_some() {
-        why += ": ";
-        why.extend(words.collect::<Vec<_>>().join(" ").chars().take(300));
-    }
-    why
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(status: ExitStatus, said: &str, complained: &str) -> Report {
+        checked_report(&Ended {
+            status,
+            said: said.to_owned(),
+            complained: complained.to_owned(),
+        })
+    }
 
     #[test]
     fn the_end_of_a_child_is_read() {

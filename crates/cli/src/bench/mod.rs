@@ -6,10 +6,10 @@
 pub(crate) mod args;
 mod cache;
 pub(crate) mod child;
-mod progress;
-mod record;
-mod request;
-mod smallest;
+pub(crate) mod progress;
+pub(crate) mod record;
+pub(crate) mod request;
+pub(crate) mod smallest;
 mod summary;
 mod table;
 
@@ -20,7 +20,7 @@ use child::{Interrupted, Runner};
 use heapwright_bench::spec::{Report, Status};
 use progress::Progress;
 use record::{Record, Sized, judge};
-use request::{Heap, Load, Request};
+use request::{Heap, Load, Request, multiple};
 use smallest::Smallest;
 use std::process::ExitCode;
 use summary::Summary;
@@ -138,9 +138,10 @@ impl Session {
             Heap::Bytes(bytes) => (bytes, None, None),
             Heap::Times(times) => {
                 let say = |what| self.progress.say(what);
+                let (seed, timeout) = (self.request.seed, self.request.timeout);
                 match self
                     .smallest
-                    .find(&mut self.runner, &self.request, load, say)?
+                    .find(&mut self.runner, load, seed, timeout, say)?
                 {
                     Ok(smallest) => (multiple(smallest, times), Some(smallest), None),
                     Err(why) => {
@@ -192,15 +193,4 @@ impl Session {
             Err(refusal) => Err(Stop::Refused(refusal)),
         }
     }
-}
-
-/// So many times a size, in whole pages.
-#[allow(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a heap need not be exact to the byte, and the conversion saturates"
-)]
-fn multiple(size: usize, times: f64) -> usize {
-    ((size as f64 * times) as usize).saturating_add(4095) & !4095
 }

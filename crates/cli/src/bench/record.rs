@@ -8,9 +8,12 @@ use serde::{Serialize, Serializer};
 use std::fmt;
 
 /// How a run ended, as the command sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Verdict {
+    #[default]
     Ok,
     Refused,
     OutOfMemory,

@@ -39,6 +39,29 @@ impl Load {
     }
 }
 
+impl Load {
+    /// What the process of one run is told: one worker, and nothing out of the ordinary.
+    pub(crate) fn spec(&self, plan: &str, heap_bytes: usize, seed: u64) -> Spec {
+        Spec {
+            workload: self.info.name.to_owned(),
+            plan: plan.to_owned(),
+            heap_bytes,
+            workers: 1,
+            mutators: self.mutators,
+            scale: self.scale,
+            seed,
+            iterations: 1,
+            verify: false,
+            header: false,
+            ambiguous: false,
+            stress: 0,
+            nursery_bytes: 0,
+            object_bytes: 0,
+            options: Vec::new(),
+        }
+    }
+}
+
 /// How large a heap is to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Heap {
@@ -104,23 +127,23 @@ impl Request {
     /// What the process of one run is told.
     pub(crate) fn spec(&self, load: &Load, plan: &PlanInfo, heap_bytes: usize) -> Spec {
         Spec {
-            workload: load.info.name.to_owned(),
-            plan: plan.name.to_owned(),
-            heap_bytes,
             workers: self.workers,
-            mutators: load.mutators,
-            scale: load.scale,
-            seed: self.seed,
-            iterations: 1,
             verify: self.verify,
             header: self.metadata == Metadata::Header,
-            ambiguous: false,
-            stress: 0,
-            nursery_bytes: 0,
-            object_bytes: 0,
-            options: Vec::new(),
+            ..load.spec(plan.name, heap_bytes, self.seed)
         }
     }
+}
+
+/// So many times a size, in whole pages.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a heap need not be exact to the byte, and the conversion saturates"
+)]
+pub(crate) fn multiple(size: usize, times: f64) -> usize {
+    ((size as f64 * times) as usize).saturating_add(4095) & !4095
 }
 
 /// The workload of that name.

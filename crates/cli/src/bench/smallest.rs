@@ -5,8 +5,8 @@
 
 use super::cache::Cache;
 use super::child::{Interrupted, Runner};
-use super::request::{Load, Request};
-use heapwright_bench::spec::{Report, Spec, Status};
+use super::request::Load;
+use heapwright_bench::spec::{Report, Status};
 use std::time::Duration;
 
 /// The plan that says what a workload needs.
@@ -28,45 +28,30 @@ impl Smallest {
     pub(crate) fn find(
         &self,
         runner: &mut Runner,
-        request: &Request,
         load: &Load,
+        seed: u64,
+        timeout: Duration,
         say: impl Fn(String),
     ) -> Result<Result<usize, String>, Interrupted> {
         let key = format!(
             "{} scale={} seed={} mutators={} version={}",
             load.info.name,
             load.scale,
-            request.seed,
+            seed,
             load.mutators,
             env!("CARGO_PKG_VERSION")
         );
         if let Some(known) = self.0.get(&key).filter(|n| *n > 0) {
             return Ok(Ok(known));
         }
-        let spec = |heap_bytes| Spec {
-            workload: load.info.name.to_owned(),
-            plan: PLAN.to_owned(),
-            heap_bytes,
-            workers: 1,
-            mutators: load.mutators,
-            scale: load.scale,
-            seed: request.seed,
-            iterations: 1,
-            verify: false,
-            header: false,
-            ambiguous: false,
-            stress: 0,
-            nursery_bytes: 0,
-            object_bytes: 0,
-            options: Vec::new(),
-        };
+        let spec = |heap_bytes| load.spec(PLAN, heap_bytes, seed);
         say(format!("{}: how much does it need?", load.info.name));
-        let free = runner.run(&spec(0), request.timeout)?;
+        let free = runner.run(&spec(0), timeout)?;
         if free.status != Status::Ok {
             return Ok(Err(format!("without a limit, {}", reason(&free))));
         }
         let limit = Duration::try_from_secs_f64(free.wall_s * 10.0 + 1.0);
-        let limit = limit.unwrap_or(request.timeout).min(request.timeout);
+        let limit = limit.unwrap_or(timeout).min(timeout);
         let found = search(usize::try_from(free.peak_rss_bytes).unwrap_or(0), |bytes| {
             say(format!(
                 "{}: does it live in {} KiB?",
