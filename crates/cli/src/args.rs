@@ -228,6 +228,44 @@ mod tests {
         Command::command().debug_assert();
     }
 
+    /// The lines of the project's pages that call this command.
+    fn lines_of_pages() -> Vec<String> {
+        let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut pages = vec![project.join("README.md"), project.join("peers/README.md")];
+        for entry in std::fs::read_dir(project.join("docs")).unwrap() {
+            pages.push(entry.unwrap().path());
+        }
+        let mut found = Vec::new();
+        for page in pages
+            .iter()
+            .filter(|p| p.extension().is_some_and(|e| e == "md"))
+        {
+            let text = std::fs::read_to_string(page).unwrap();
+            // A command that goes on in the next line is one.
+            for line in text.replace("\\\n", " ").lines() {
+                let line = line.trim().trim_start_matches("target/release/");
+                if line.starts_with("heapwright ") && !line.contains("...") {
+                    found.push(line.split(" #").next().unwrap_or_default().to_owned());
+                }
+            }
+        }
+        assert!(found.len() > 10, "{found:?}");
+        found
+    }
+
+    #[test]
+    fn what_the_pages_say_is_understood() {
+        let wrong: Vec<String> = lines_of_pages()
+            .into_iter()
+            .filter(|line| {
+                let words = line.split_whitespace().take_while(|w| *w != "|");
+                Command::try_parse_from(words)
+                    .is_err_and(|e| e.kind() != clap::error::ErrorKind::DisplayHelp)
+            })
+            .collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
     #[test]
     fn what_follows_the_program_is_the_programs() {
         let r = run("--verify guile --verify -- x");

@@ -30,6 +30,7 @@ const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     ("bench", &["heapwright"]),
+    ("book", &["heapwright"]),
     (
         "cli",
         &[

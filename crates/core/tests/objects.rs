@@ -7,6 +7,10 @@
 #[path = "../examples/pairs.rs"]
 mod pairs;
 
+#[allow(unreachable_pub, reason = "an example is a crate of its own")]
+#[path = "../examples/toy.rs"]
+mod toy;
+
 use heapwright::alloc::{After, Cursor};
 use heapwright::{
     Address, AllocError, Builder, CompressedSlots, Metadata, Mutator, ObjectReference, Options,
@@ -34,6 +38,16 @@ const COLLECTING: [PlanName; 10] = [
     PlanName::ConcurrentImmix,
     PlanName::PageProtect,
 ];
+
+#[test]
+fn the_toy_runtime_works_on_every_plan_with_two_threads() {
+    for plan in PlanName::ALL {
+        let (lengths, collections) = toy::threads(plan).unwrap();
+        assert_eq!(lengths, [1000, 1000], "{plan}");
+        let roomy = matches!(plan, PlanName::NoGc | PlanName::PageProtect);
+        assert!(collections > 0 || roomy, "{plan}");
+    }
+}
 
 #[test]
 fn the_example_runs_on_every_plan() {
