@@ -135,6 +135,56 @@ impl From<OptionError> for HeapError {
     }
 }
 
+/// Why limits were refused. Those that were in force before still are, and the heap is unharmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LimitError {
+    /// The soft limit is above the hard one.
+    SoftAboveHard {
+        /// The soft limit in bytes.
+        soft: usize,
+        /// The hard limit in bytes.
+        hard: usize,
+    },
+    /// More is in use than the hard limit allows.
+    BelowUse {
+        /// The hard limit in bytes.
+        hard: usize,
+        /// Bytes in use, and what the plan needs to copy to.
+        used: usize,
+    },
+    /// The hard limit is above the addresses that the heap reserved when it was built.
+    BeyondRange {
+        /// The hard limit in bytes.
+        hard: usize,
+        /// The reserved bytes.
+        range: usize,
+    },
+}
+
+impl fmt::Display for LimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SoftAboveHard { soft, hard } => {
+                write!(
+                    f,
+                    "the soft limit of {soft} bytes is above the hard one of {hard}; give a lower soft one, or 0 for none"
+                )
+            }
+            Self::BelowUse { hard, used } => write!(
+                f,
+                "{used} bytes are in use, more than the limit of {hard}; collect first (Mutator::set_limits does), or give a higher one"
+            ),
+            Self::BeyondRange { hard, range } => write!(
+                f,
+                "the heap was built with {range} bytes of addresses, less than the limit of {hard}; build it with a higher option max"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for LimitError {}
+
 /// An option that does not exist, or a value that it does not take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptionError {

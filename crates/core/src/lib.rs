@@ -28,11 +28,15 @@ pub mod verify;
 pub mod vm;
 
 pub use alloc::{FAST_KINDS, FastPath, LocalRuns};
-pub use error::{AllocError, FreeError, HeapError, OptionError};
+pub use error::{AllocError, FreeError, HeapError, LimitError, OptionError};
 pub use event::{Cause, CollectionStats, Event, Listener, Violation};
-pub use heap::{Builder, Heap, HeapUsage, Mutator, PinGuard, Usage, WordBuilder, WordHeap};
+pub use heap::{
+    Builder, Heap, HeapUsage, Limits, Measured, Mutator, PinGuard, SizingPolicy, Usage,
+    WordBuilder, WordHeap,
+};
 pub use heapwright_address::{Address, ObjectReference, WildWord};
-pub use options::{Evacuate, Options, PlanName};
+pub use heapwright_os::{Machine, Pressure};
+pub use options::{Decay, Evacuate, Options, PlanName, SizingChoice};
 pub use vm::{
     Cell, Closure, CompressedSlots, Kind, KindTraits, MAX_KINDS, Metadata, RootVisitor, SlotFormat,
     SlotVisitor, TaggedSlots, Vm, WeakLookup, WeakVisitor, WordSlots, WordVisitor, WordVm, World,

@@ -123,6 +123,89 @@ pub enum Huge {
     Off,
 }
 
+/// How large a heap grows: see [`crate::heap::policy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SizingChoice {
+    /// With a limit `max` all of it; with the option `growth` by that; else `cpu:10`.
+    #[default]
+    Auto,
+    /// All that the limit leaves.
+    Fixed,
+    /// So many percent of what lives, more than 100.
+    Factor(usize),
+    /// By the square-root rule, with a price in bytes.
+    Balance(usize),
+    /// Such that collections take at most so many percent of CPU time.
+    Cpu(usize),
+}
+
+impl SizingChoice {
+    /// The price of `balance` without one, in bytes.
+    pub const DEFAULT_BALANCE: usize = 64 << 20;
+    /// The percent of `cpu` without one.
+    pub const DEFAULT_CPU: usize = 10;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (name, value) = text
+            .split_once(':')
+            .map_or((text, None), |(n, v)| (n, Some(v)));
+        match (name, value) {
+            ("auto", None) => Ok(Self::Auto),
+            ("fixed", None) => Ok(Self::Fixed),
+            ("factor", value) => percent(value.unwrap_or("1.8")).map(Self::Factor),
+            ("balance", None) => Ok(Self::Balance(Self::DEFAULT_BALANCE)),
+            ("balance", Some(value)) => match size(value)? {
+                0 => Err(String::from(
+                    "the price of balance is a size above 0, as in balance:64m",
+                )),
+                bytes => Ok(Self::Balance(bytes)),
+            },
+            ("cpu", None) => Ok(Self::Cpu(Self::DEFAULT_CPU)),
+            ("cpu", Some(value)) => number(value, 1, 90).map(Self::Cpu),
+            _ => Err(String::from(
+                "auto, fixed, factor:1.8, balance, balance:64m, cpu or cpu:10 is wanted",
+            )),
+        }
+    }
+}
+
+/// A factor with at most two decimals, as percent.
+fn percent(text: &str) -> Result<usize, String> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let percent = (digits(whole) && digits(part) && part.len() <= 2)
+        .then(|| {
+            let hundredths = format!("{part:0<2}").parse::<usize>().ok()?;
+            whole
+                .parse::<usize>()
+                .ok()?
+                .checked_mul(100)?
+                .checked_add(hundredths)
+        })
+        .flatten();
+    match percent {
+        Some(n) if (105..=10_000).contains(&n) => Ok(n),
+        _ => Err(String::from(
+            "a factor from 1.05 to 100 is wanted, as in factor:1.8",
+        )),
+    }
+}
+
+/// How memory that a heap does not need goes back to the system while the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// Only when it is asked for.
+    Off,
+    /// Half of it in so many milliseconds; 0: at once.
+    Half(usize),
+}
+
+impl Default for Decay {
+    fn default() -> Self {
+        Self::Half(500)
+    }
+}
+
 /// What a full collection of a plan with lines moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Evacuate {
@@ -142,8 +225,18 @@ pub struct Options {
     pub plan: PlanName,
     /// Bytes that may be allocated before the first collection; 0: the plan decides.
     pub heap: usize,
-    /// The heap's limit in bytes; 0: none but the machine's.
+    /// The heap's hard limit in bytes, which it never passes; 0: three quarters of what the process may use.
     pub max: usize,
+    /// The soft limit in bytes: above it the heap collects harder; 0: seven eighths of the control group's `memory.high`, if any.
+    pub soft: usize,
+    /// How large the heap grows below its limits.
+    pub sizing: SizingChoice,
+    /// How memory goes back to the system.
+    pub decay: Decay,
+    /// Bytes in a second that go back at most; 0: as many as are needed for it to be over in 3 seconds.
+    pub rate: usize,
+    /// Limits of control groups and of the process, and memory pressure, are looked at now and then.
+    pub follow: bool,
     /// Threads that mark, the collecting one included; 0: see [`Options::most_workers`].
     pub workers: usize,
     /// The verifier checks the heap after each collection.
@@ -209,8 +302,59 @@ pub const TABLE: &[Row] = &[
         name: "max",
         default: "0",
         unit: "bytes, or with k, m, g",
-        meaning: "the heap's limit; 0: none but the machine's",
+        meaning: "the heap's hard limit, never passed; 0: three quarters of what the process may use by the machine, its control groups \
+                  and ulimit (under libgc programs: no limit)",
         set: |o, v| size(v).map(|n| o.max = n),
+    },
+    Row {
+        name: "soft",
+        default: "0",
+        unit: "bytes, or with k, m, g",
+        meaning: "above this soft limit the heap collects harder before it grows; 0: seven eighths of the control group's memory.high, \
+                  if there is one",
+        set: |o, v| size(v).map(|n| o.soft = n),
+    },
+    Row {
+        name: "sizing",
+        default: "auto",
+        unit: "auto | fixed | factor[:F] | balance[:SIZE] | cpu[:PERCENT]",
+        meaning: "how large the heap grows below its limits: fixed uses all of the limit; factor:1.8 grows to 1.8 times what lives; \
+                  balance shares memory well among heaps (square-root rule; more with a larger size, 64m if not given); cpu:10 \
+                  spends at most 10 % of CPU time on collections. auto: fixed if max is given, by growth if that is, else cpu:10; under \
+                  libgc programs a rule of their own",
+        set: |o, v| SizingChoice::parse(v).map(|s| o.sizing = s),
+    },
+    Row {
+        name: "decay",
+        default: "500",
+        unit: "milliseconds, or off",
+        meaning: "the time in which half of the memory that the heap does not need goes back to the system, in the background; 0: at \
+                  once; off: only when asked for",
+        set: |o, v| {
+            o.decay = if v == "off" {
+                Decay::Off
+            } else {
+                number(v, 0, 86_400_000)
+                    .map(Decay::Half)
+                    .map_err(|e| format!("{e}, or off"))?
+            };
+            Ok(())
+        },
+    },
+    Row {
+        name: "rate",
+        default: "0",
+        unit: "bytes a second, or with k, m, g",
+        meaning: "how much of that goes back at most; 0: as much as it takes to be done in 3 seconds",
+        set: |o, v| size(v).map(|n| o.rate = n),
+    },
+    Row {
+        name: "follow",
+        default: "1",
+        unit: "0 | 1",
+        meaning: "follow changes of the control group's limits, and hurry when the system says that memory is scarce (pressure stall \
+                  information)",
+        set: |o, v| number(v, 0, 1).map(|n| o.follow = n == 1),
     },
     Row {
         name: "workers",
@@ -346,6 +490,11 @@ impl Default for Options {
             plan: PlanName::MarkSweep,
             heap: 0,
             max: 0,
+            soft: 0,
+            sizing: SizingChoice::Auto,
+            decay: Decay::default(),
+            rate: 0,
+            follow: true,
             workers: 0,
             verify: false,
             stress: 0,
@@ -456,6 +605,11 @@ mod tests {
             plan: PlanName::NoGc,
             heap: 1,
             max: 1,
+            soft: 1,
+            sizing: SizingChoice::Fixed,
+            decay: Decay::Off,
+            rate: 1,
+            follow: false,
             workers: 9,
             verify: true,
             stress: 3,
@@ -496,6 +650,56 @@ mod tests {
         assert!(o.set("max", "12q").unwrap_err().to_string().contains("64k"));
         assert!(o.set("max", "99999999999999999999g").is_err());
         assert_eq!(o, Options::default());
+    }
+
+    #[test]
+    fn sizing_and_decay_are_read_and_refused_with_reasons() {
+        let mut o = Options::default();
+        for (value, choice) in [
+            ("auto", SizingChoice::Auto),
+            ("fixed", SizingChoice::Fixed),
+            ("factor", SizingChoice::Factor(180)),
+            ("factor:2", SizingChoice::Factor(200)),
+            ("factor:1.5", SizingChoice::Factor(150)),
+            ("factor:1.25", SizingChoice::Factor(125)),
+            ("balance", SizingChoice::Balance(64 << 20)),
+            ("balance:1g", SizingChoice::Balance(1 << 30)),
+            ("cpu", SizingChoice::Cpu(10)),
+            ("cpu:3", SizingChoice::Cpu(3)),
+        ] {
+            o.set("sizing", value).unwrap();
+            assert_eq!(o.sizing, choice, "{value}");
+        }
+        for wrong in [
+            "",
+            "fix",
+            "fixed:1",
+            "auto:1",
+            "factor:",
+            "factor:1",
+            "factor:-2",
+            "factor:1.234",
+            "factor:1e3",
+            "factor:.5",
+            "factor:99999999999999999999",
+            "balance:0",
+            "balance:x",
+            "cpu:0",
+            "cpu:91",
+            "cpu:",
+            "cpu:1.5",
+        ] {
+            let error = o.set("sizing", wrong).unwrap_err();
+            assert!(
+                error.why.contains("wanted") || error.why.contains("above 0"),
+                "{error}"
+            );
+        }
+        o.set("decay", "off").unwrap();
+        assert_eq!(o.decay, Decay::Off);
+        o.set("decay", "0").unwrap();
+        assert_eq!(o.decay, Decay::Half(0));
+        assert!(o.set("decay", "soon").unwrap_err().why.contains("or off"));
     }
 
     #[test]

@@ -1,14 +1,16 @@
 use super::concurrent::Background;
+use super::limits::{Bounds, Limits};
 use super::sizing::Sizing;
-use super::{Heap, Immortals, Inner};
+use super::{Clocks, Heap, Immortals, Inner};
 use crate::alloc::BLOCK_BYTES;
 use crate::collect::Yields;
 use crate::collect::cycle::TraceStacks;
 use crate::collect::gate::Gate;
 use crate::collect::local::Locals;
 use crate::collect::trace::TraceStack;
-use crate::error::HeapError;
+use crate::error::{HeapError, LimitError, OptionError};
 use crate::event::Listener;
+use crate::heap::policy::{self, SizingPolicy};
 use crate::heap::words::builder::{MOST_ADDRESS, reserve_range};
 use crate::options::{Evacuate, Huge, Options};
 use crate::plan::{self, Allocates};
@@ -20,7 +22,7 @@ use crate::space::{MarkSweep, Policy, Stock};
 use crate::vm::{KindTraits, Metadata, Vm, World};
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use heapwright_memory::{DenseMapper, MappedVec, Scope, SideLayout, SideMemory, SideMetadataSpec};
-use heapwright_os::{Port, Reservation, real_port};
+use heapwright_os::{Machine, Port, Reservation, clock, real_port};
 use heapwright_work::{Config, Pool};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -43,6 +45,8 @@ pub struct Builder {
     port: Option<Arc<dyn Port>>,
     listener: Option<Box<dyn Listener>>,
     world: Option<Arc<dyn World>>,
+    sizing: Option<Box<dyn SizingPolicy>>,
+    machine: Machine,
 }
 
 impl core::fmt::Debug for Builder {
@@ -82,6 +86,20 @@ impl Builder {
         self
     }
 
+    /// How large the heap grows; else as the option `sizing` says.
+    #[must_use]
+    pub fn sizing(mut self, policy: Box<dyn SizingPolicy>) -> Self {
+        self.sizing = Some(policy);
+        self
+    }
+
+    /// Where limits of memory and its scarcity are read; else in the files of this machine.
+    #[must_use]
+    pub fn machine(mut self, machine: Machine) -> Self {
+        self.machine = machine;
+        self
+    }
+
     /// Builds the heap. It reserves addresses and commits a few pages; threads start with the first collection that can use
     /// them.
     ///
@@ -93,6 +111,8 @@ impl Builder {
             port,
             listener,
             world,
+            sizing,
+            machine,
         } = self;
         let facts = plan::facts(options.plan);
         if options.evacuate == Evacuate::Never && !facts.can_stay() {
@@ -108,6 +128,13 @@ impl Builder {
             return Err(HeapError::TooHigh);
         }
         let (base, bytes) = (range.start(), range.bytes());
+        let asked = Limits {
+            soft: options.soft,
+            hard: options.max,
+        };
+        // A range may be smaller than it should be where addresses are scarce.
+        let bounds = Bounds::new(asked, bytes.max(options.max)).map_err(refused)?;
+        bounds.follow(machine.memory());
         port.name(base, bytes, c"heapwright heap");
         let huge_from = match options.huge {
             Huge::Off => bytes,
@@ -208,7 +235,11 @@ impl Builder {
             delay: Yields::for_pool(options.yields, workers),
             ..Config::default()
         });
-        let sizing = Sizing::new(&options);
+        let sizing = Sizing::new(
+            &options,
+            sizing.unwrap_or_else(|| policy::choose(&options)),
+            bounds,
+        );
         let yields = Yields::new(options.yields, workers);
         let inner = Arc::new(Inner {
             vm,
@@ -222,6 +253,12 @@ impl Builder {
             pinned: Mutex::new(HashMap::new()),
             listener,
             sizing,
+            spent: Mutex::new(Clocks {
+                cpu_ns: clock::process_cpu_ns(),
+                ..Clocks::default()
+            }),
+            machine,
+            followed: AtomicU64::new(clock::monotonic_ns()),
             orphans: Mutex::new(Vec::new()),
             background: Background::default(),
             immortals: Mutex::new(Immortals::default()),
@@ -240,4 +277,17 @@ impl Builder {
         }
         Ok(Heap(inner))
     }
+}
+
+/// Options whose limits contradict each other.
+fn refused(e: LimitError) -> HeapError {
+    let soft = match e {
+        LimitError::SoftAboveHard { soft, .. } => soft,
+        _ => 0,
+    };
+    HeapError::Option(OptionError {
+        name: String::from("soft"),
+        value: soft.to_string(),
+        why: e.to_string(),
+    })
 }

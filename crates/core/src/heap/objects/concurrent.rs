@@ -189,7 +189,9 @@ impl<V: Vm> Inner<V> {
         if !self.facts.concurrent || self.space.marking() {
             return false;
         }
-        let due = self.sizing.is_time_to_begin(&self.page_usage());
+        let mut usage = self.page_usage();
+        usage.used += self.sizing.external_pages();
+        let due = self.sizing.is_time_to_begin(&usage);
         if due {
             self.begin();
         }

@@ -2,16 +2,18 @@
 
 mod builder;
 mod concurrent;
+mod limits;
 mod mutator;
 mod sizing;
 
 pub use builder::Builder;
+pub use limits::Limits;
 pub use mutator::{Mutator, PinGuard};
 
 use crate::collect::Yields;
 use crate::collect::cycle::{Pause, TraceStacks};
 use crate::collect::local::{Barrier, Local, Locals};
-use crate::error::{AllocError, HeapError};
+use crate::error::{AllocError, HeapError, LimitError};
 use crate::event::{Cause, CollectionStats, Event, Listener};
 use crate::options::Options;
 use crate::plan::{self, Allocates, Facts};
@@ -22,22 +24,27 @@ use crate::space::tables::Policy;
 use crate::vm::{Vm, World};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use heapwright_address::{ObjectReference, WildWord};
-use heapwright_os::clock;
+use heapwright_os::{Machine, Pressure, clock};
 use heapwright_work::Pool;
-use sizing::Sizing;
+use sizing::{Sizing, Spent};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// With the option `workers` at `auto`, one thread traces alone while less than so many pages are in use.
 const ALONE_BELOW: usize = (32 << 20) / PAGE;
 
+/// Control groups and memory pressure are looked at after a collection, but not twice in so many nanoseconds.
+const FOLLOW_NS: u64 = 500_000_000;
+
 /// What a heap uses, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeapUsage {
     /// Blocks and large objects in use.
     pub used_bytes: usize,
-    /// The most that may be in use at present: the option `max`, or what the heap decided.
+    /// What may be in use before the heap is collected: what the sizing policy decided, within [`Heap::limits`].
     pub limit_bytes: usize,
+    /// External memory that the runtime reported: [`Mutator::external_allocated`].
+    pub external_bytes: usize,
     /// What lived after the last collection, as far as the plan knows: whole blocks, lines or cells.
     pub live_bytes: usize,
     /// Handed to mutators since the heap was built, in the units in which they take memory.
@@ -79,6 +86,11 @@ struct Inner<V: Vm> {
     pinned: Mutex<HashMap<usize, usize>>,
     listener: Option<Box<dyn Listener>>,
     sizing: Sizing,
+    /// CPU time and allocation since the last full collection.
+    spent: Mutex<Clocks>,
+    machine: Machine,
+    /// When the machine was looked at last, in nanoseconds.
+    followed: AtomicU64,
     /// What mutators remembered that have ended.
     orphans: Mutex<Vec<usize>>,
     /// Objects that live as long as the heap.
@@ -93,6 +105,16 @@ struct Inner<V: Vm> {
     /// Of mutators that have ended.
     allocated: AtomicU64,
     _memory: builder::Memory,
+}
+
+/// What is spent since the last full collection, and the readings that it is computed from.
+#[derive(Debug, Default)]
+struct Clocks {
+    spent: Spent,
+    /// The process's CPU time when the last collection ended.
+    cpu_ns: u64,
+    /// All that was allocated until the last full collection.
+    allocated: u64,
 }
 
 /// Objects that live as long as the heap. They never move.
@@ -155,11 +177,33 @@ impl<V: Vm> Heap<V> {
         HeapUsage {
             used_bytes: inner.space.with(|stock| stock.used_pages()) * PAGE,
             limit_bytes: inner.sizing.limit().saturating_mul(PAGE),
+            external_bytes: inner.sizing.external(),
             live_bytes: inner.sizing.live(),
             allocated_bytes: inner.allocated.load(Ordering::Relaxed),
             collections: inner.collections.load(Ordering::Relaxed),
             full_collections: inner.full_collections.load(Ordering::Relaxed),
         }
+    }
+
+    /// The limits in force, in bytes, whether they were asked for or follow the system; 0: none. Any thread.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.0.sizing.bounds().limits()
+    }
+
+    /// Changes the limits, from now on. Any thread.
+    ///
+    /// # Errors
+    /// If the soft limit is above the hard one, the hard one above the addresses that were reserved when the heap was built (twice
+    /// the option `max`, or twice the machine's memory), or below what is in use now: garbage counts, so
+    /// [`Mutator::set_limits`] collects first. The old limits then stay in force.
+    pub fn set_limits(&self, limits: Limits) -> Result<(), LimitError> {
+        self.0.set_limits(limits)
+    }
+
+    /// As [`Mutator::external_freed`], by any thread.
+    pub fn external_freed(&self, bytes: usize) {
+        self.0.sizing.external_freed(bytes);
     }
 
     /// Keeps an object where it is until the guard is dropped; counted. It is not kept alive. Mutator running.
@@ -204,7 +248,47 @@ impl<V: Vm> Inner<V> {
         }
         let usage = self.page_usage();
         self.sizing.nursery_is_full(&self.facts, &usage, pages)
-            || usage.used + pages + (self.facts.reserve)(&usage) > usage.limit
+            || self.needed(&usage, pages) + self.sizing.external_pages() > usage.limit
+    }
+
+    /// Pages that are in use if `pages` more are taken, with those that the plan reserves.
+    fn needed(&self, usage: &plan::Usage, pages: usize) -> usize {
+        usage
+            .used
+            .saturating_add(pages)
+            .saturating_add((self.facts.reserve)(usage))
+    }
+
+    fn set_limits(&self, limits: Limits) -> Result<(), LimitError> {
+        let reserved = self.needed(&self.page_usage(), 0);
+        self.sizing.bounds().ask(limits, reserved)?;
+        self.sizing.bounds_changed(reserved);
+        Ok(())
+    }
+
+    /// Looks at what the system allows now and then: how short of memory it is.
+    fn follow(&self) -> Pressure {
+        let now = clock::monotonic_ns();
+        let last = self.followed.load(Ordering::Relaxed);
+        let due = self.options.follow && now.saturating_sub(last) >= FOLLOW_NS;
+        let exchange = |to| {
+            self.followed
+                .compare_exchange(last, to, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        };
+        if due && exchange(now) {
+            if self.sizing.bounds().follow(self.machine.memory()) {
+                let reserved = self.needed(&self.page_usage(), 0);
+                self.sizing.bounds_changed(reserved);
+            }
+            let pressure = self.machine.pressure();
+            self.clocks().spent.pressure = pressure;
+        }
+        self.clocks().spent.pressure
+    }
+
+    fn clocks(&self) -> MutexGuard<'_, Clocks> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn page_usage(&self) -> plan::Usage {
@@ -231,6 +315,7 @@ impl<V: Vm> Inner<V> {
     /// Stops the world and runs `steps`. None: somebody else did, and it is over.
     fn pause(&self, steps: impl FnOnce() -> CollectionStats) -> Option<CollectionStats> {
         let stats = self.stopped(steps)?;
+        let _ = self.follow();
         self.vm.collected(&stats);
         if let Some(listener) = &self.listener {
             listener.event(Event::Collected(&stats));
@@ -275,6 +360,7 @@ impl<V: Vm> Inner<V> {
     /// World stopped. `begin`: only begins a collection that goes on while mutators run.
     fn collect_stopped(&self, cause: Cause, effort: Effort, begin: bool) -> CollectionStats {
         let (start, cpu) = (clock::monotonic_ns(), clock::thread_cpu_ns());
+        let all_cpu = clock::process_cpu_ns();
         let before = self.page_usage();
         let lost = self.retire();
         let full = effort >= Effort::Full
@@ -332,6 +418,27 @@ impl<V: Vm> Inner<V> {
             self.full_collections.fetch_add(1, Ordering::Relaxed);
         }
         let after = self.page_usage();
+        let full = stats.full && !begin;
+        let mut clocks = self.clocks();
+        clocks.spent.program_ns += all_cpu.saturating_sub(clocks.cpu_ns);
+        clocks.cpu_ns = clock::process_cpu_ns();
+        let took = clocks.cpu_ns.saturating_sub(all_cpu);
+        clocks.spent.collector_ns += took;
+        clocks.spent.full_ns = took;
+        if full {
+            // SAFETY: called by the one who closed the gate.
+            let allocated = unsafe { self.allocated_until_now() };
+            clocks.spent.allocated_bytes = allocated.saturating_sub(clocks.allocated);
+            clocks.allocated = allocated;
+        }
+        let spent = clocks.spent;
+        if full {
+            clocks.spent = Spent {
+                pressure: spent.pressure,
+                ..Spent::default()
+            };
+        }
+        drop(clocks);
         if begin {
             stats.full = false;
         } else {
@@ -342,7 +449,7 @@ impl<V: Vm> Inner<V> {
             }
             let next_full = self
                 .sizing
-                .collected(&self.facts, &after, &swept, stats.full);
+                .collected(&self.facts, &after, &swept, stats.full, &spent);
             self.full_next.store(next_full, Ordering::Relaxed);
         }
         stats.live_bytes = self.sizing.live();
@@ -350,6 +457,17 @@ impl<V: Vm> Inner<V> {
         stats.cpu_ns = clock::thread_cpu_ns().saturating_sub(cpu);
         stats.pause_ns = clock::monotonic_ns() - start;
         stats
+    }
+
+    /// All bytes that mutators were ever handed.
+    ///
+    /// # Safety
+    /// The world is stopped, and the caller is the one who collects.
+    unsafe fn allocated_until_now(&self) -> u64 {
+        let mut allocated = self.allocated.load(Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { self.locals.each(|local| allocated += local.allocated) };
+        allocated
     }
 
     /// Keeps what a mutator remembered that ends.

@@ -1,14 +1,14 @@
 //! A mutator: what allocates, and writes references.
 
 use super::concurrent::HAND_OVER;
-use super::{Effort, Inner};
+use super::{Effort, Inner, Limits};
 use crate::alloc::size_class::{CLASS_OF_GRANULES, CLASS_OF_WORDS, GRANULE_CLASS_COUNT};
 use crate::alloc::{
     After, BLOCK_BYTES, CLASSES, Cursor, FastPath, LocalRuns, MAX_SMALL, Run, Small,
 };
 use crate::bugs::{Bug, is_on};
 use crate::collect::local::{Barrier, Local};
-use crate::error::{AllocError, HeapError};
+use crate::error::{AllocError, HeapError, LimitError};
 use crate::event::{Cause, CollectionStats};
 use crate::plan::Allocates;
 use crate::space::ObjectSpace;
@@ -349,8 +349,11 @@ impl<V: Vm> Mutator<V> {
             } else {
                 &mut local.region
             };
-            inner.space.fill(region, policy, bytes, usize::MAX)?;
-            local.allocated += BLOCK_BYTES as u64;
+            let hard = inner.sizing.bounds().hard();
+            match inner.space.fill(region, policy, bytes, hard) {
+                Ok(()) => local.allocated += BLOCK_BYTES as u64,
+                Err(e) => self.try_harder(e, &mut efforts)?,
+            }
         }
     }
 
@@ -392,11 +395,22 @@ impl<V: Vm> Mutator<V> {
             let old = run.end();
             let base = inner.space.tables().base();
             let old = (old != 0).then(|| (old - 1 - base) / BLOCK_BYTES * BLOCK_BYTES);
-            let block = inner
-                .space
-                .with(|stock| stock.take_cells(&inner.space, old, place.kind, place.class));
+            let hard = inner.sizing.bounds().hard();
+            let block = inner.space.with(|stock| {
+                let pages = BLOCK_BYTES / PAGE;
+                if !stock.has_cells(place.kind, place.class) && stock.used_pages() + pages > hard {
+                    return Ok(None);
+                }
+                let block = stock.take_cells(&inner.space, old, place.kind, place.class);
+                block.map(Some)
+            });
             match block {
-                Ok(block) => {
+                // Others took what there was between the look and here.
+                Ok(None) => {
+                    let full = AllocError::OutOfMemory { requested: bytes };
+                    self.try_harder(full, &mut efforts)?;
+                }
+                Ok(Some(block)) => {
                     let start = base + block;
                     let used = CLASSES[place.class].used as usize;
                     run.set(start, start, start + used);
@@ -418,13 +432,27 @@ impl<V: Vm> Mutator<V> {
     ) -> Result<usize, AllocError> {
         self.count_for_stress();
         let mut efforts = EFFORTS.iter();
-        while self.make_room(bytes, bytes.div_ceil(PAGE), &mut efforts)? {}
         let inner = self.inner();
-        let object = inner
-            .space
-            .with(|stock| stock.take_large(&inner.space, bytes, at, code))?;
-        self.local().allocated += bytes as u64;
-        Ok(object.as_usize())
+        let pages = (at.1 % PAGE + bytes).div_ceil(PAGE);
+        loop {
+            if self.make_room(bytes, pages, &mut efforts)? {
+                continue;
+            }
+            let hard = inner.sizing.bounds().hard();
+            let object = inner.space.with(|stock| {
+                if stock.used_pages() + pages > hard {
+                    return Err(AllocError::OutOfMemory { requested: bytes });
+                }
+                stock.take_large(&inner.space, bytes, at, code)
+            });
+            match object {
+                Ok(object) => {
+                    self.local().allocated += bytes as u64;
+                    return Ok(object.as_usize());
+                }
+                Err(e) => self.try_harder(e, &mut efforts)?,
+            }
+        }
     }
 
     /// Collects if there is no room for `pages` more, for an object of `bytes`: true if a collection ran, by whomever, and it is to
@@ -443,26 +471,97 @@ impl<V: Vm> Mutator<V> {
         if inner.begin_if_due() {
             return Ok(true);
         }
-        if inner.facts.collects {
-            if !inner.due(pages) {
-                return Ok(false);
-            }
-        } else if inner.page_usage().used + pages <= inner.sizing.limit_or(usize::MAX) {
+        if !inner.facts.collects {
+            let used = inner.page_usage().used.saturating_add(pages);
+            return if used <= inner.sizing.bounds().hard() {
+                Ok(false)
+            } else {
+                Err(Inner::<V>::out_of_memory(bytes))
+            };
+        }
+        // What a collection does not free, it frees the less if it is repeated for its sake.
+        let external = efforts.len() == EFFORTS.len() && inner.sizing.external_is_due();
+        if external {
+            inner.full_next.store(true, Ordering::Relaxed);
+        } else if !inner.due(pages) {
             return Ok(false);
         }
-        let Some(effort) = efforts.next() else {
-            return Err(Inner::<V>::out_of_memory(bytes));
-        };
-        if !inner.facts.collects {
-            return Err(Inner::<V>::out_of_memory(bytes));
+        // All was traced: what is in the way is the present limit.
+        if efforts.as_slice().first() == Some(&Effort::Emergency) {
+            let usage = inner.page_usage();
+            if inner.sizing.raise(inner.needed(&usage, pages)) {
+                return Ok(false);
+            }
         }
-        let cause = if *effort == Effort::Usual {
-            Cause::Budget
-        } else {
-            Cause::Limit
-        };
-        let _ = inner.collect(cause, *effort);
+        self.collect_as(bytes, efforts)?;
         Ok(true)
+    }
+
+    /// After an allocation failed: collects and has it tried again, or gives the error back.
+    fn try_harder(
+        &mut self,
+        error: AllocError,
+        efforts: &mut core::slice::Iter<'_, Effort>,
+    ) -> Result<(), AllocError> {
+        match error {
+            AllocError::OutOfMemory { requested } if self.inner().facts.collects => {
+                self.collect_as(requested, efforts)
+            }
+            error => Err(error),
+        }
+    }
+
+    /// Collects with the next effort; above the soft limit with the greatest, instead of a second one.
+    fn collect_as(
+        &mut self,
+        bytes: usize,
+        efforts: &mut core::slice::Iter<'_, Effort>,
+    ) -> Result<(), AllocError> {
+        let inner = self.inner();
+        let Some(&effort) = efforts.next() else {
+            return Err(Inner::<V>::out_of_memory(bytes));
+        };
+        let (cause, effort) = match effort {
+            Effort::Usual => (Cause::Budget, effort),
+            _ if inner.sizing.is_above_soft(inner.page_usage().used) => {
+                (Cause::Limit, Effort::Emergency)
+            }
+            _ => (Cause::Limit, effort),
+        };
+        let _ = inner.collect(cause, effort);
+        Ok(())
+    }
+
+    // ---- limits and external memory --------------------------------------------------------------------------------
+
+    /// As [`super::Heap::set_limits`], but collects first if more is in use than the hard limit allows. A safepoint.
+    ///
+    /// # Errors
+    /// If still more is in use then, and as [`super::Heap::set_limits`]. The old limits stay in force.
+    pub fn set_limits(&mut self, limits: Limits) -> Result<(), LimitError> {
+        let inner = self.inner();
+        let mut result = inner.set_limits(limits);
+        for effort in [Effort::Full, Effort::Emergency] {
+            if !matches!(result, Err(LimitError::BelowUse { .. })) {
+                break;
+            }
+            let _ = inner.collect(Cause::Limit, effort);
+            result = inner.set_limits(limits);
+        }
+        result
+    }
+
+    /// The runtime took `bytes` outside of the heap for an object, from malloc or elsewhere. They count towards the trigger of
+    /// collections, not towards limits. Not a safepoint; a collection that this makes due happens at the next one. Two atomic
+    /// operations.
+    pub fn external_allocated(&mut self, bytes: usize) {
+        let _ = self.inner.sizing.external_allocated(bytes);
+    }
+
+    /// The runtime gave such memory back: at the latest when the object is dead. More than was ever taken counts as all. Any thread
+    /// that has a mutator; a finalizer that has none calls [`super::Heap::external_freed`].
+    pub fn external_freed(&mut self, bytes: usize) {
+        self.inner.sizing.external_freed(bytes);
     }
 
     fn inner<'a>(&self) -> &'a Inner<V> {

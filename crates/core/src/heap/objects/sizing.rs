@@ -1,7 +1,13 @@
 //! How large a heap of objects may be, when its nursery is full, and when all is traced.
 //!
-//! With the option `max` the limit is that. Without it the heap may grow to what lived after the last full collection, plus the
-//! option `growth` in percent of that, plus 8 MiB.
+//! There are three limits, in pages. The *hard* one is never passed: the option `max`, or three quarters of what the process may use.
+//! The *soft* one is the option `soft`, or has to do with the control group. Below them is the *present* one, at which the heap is
+//! traced: what a full collection left, and the room that the policy gives ([`crate::heap::policy`]). Where that full collection
+//! did not make enough, the present limit is raised; above the soft one only by little at a time, so the heap is collected often
+//! and at any price. `present <= hard` always, and `used <= hard` but for what lived when the hard limit became smaller.
+//!
+//! External memory, which the runtime says its objects hold, counts towards the trigger: it takes up room, in the proportion that
+//! the room for it has to that for objects. It does not count towards the hard limit, for the heap cannot say who holds it.
 //!
 //! A nursery may take half of what is free, as in Appel's collector, but no more than the option `nursery`. Without the option it is
 //! between [`CACHED_NURSERY`], which allocation finds in the cache, and [`MOST_NURSERY`], which gives objects more time to die: the
@@ -9,12 +15,16 @@
 //! when free memory is in holes, which a nursery of blocks cannot use, and minor collections have traced for longer since the last full
 //! one than that did: it evacuates what is fragmented.
 
+use super::limits::Bounds;
+use crate::heap::policy::{Measured, SizingPolicy};
 use crate::options::{DEFAULT_NURSERY, Options};
 use crate::plan::{Allocates, Facts, Usage};
 use crate::space::Policy;
 use crate::space::objects::Swept;
 use crate::space::pages::PAGE;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use heapwright_os::Pressure;
+use std::sync::{Mutex, PoisonError};
 
 /// The largest nursery unless the option says another.
 const MOST_NURSERY: usize = (32 << 20) / PAGE;
@@ -27,15 +37,26 @@ const SHORT_TRACE: u64 = 150_000;
 const LONG_TRACE: u64 = 500_000;
 /// The smallest one, if there is room for it.
 const LEAST_NURSERY: usize = (256 << 10) / PAGE;
-/// What a heap without a limit may grow by at least, in pages.
-const LEAST_GROWTH: usize = (8 << 20) / PAGE;
+/// What a heap may have before its first collection at least, in pages.
+const FIRST: usize = (8 << 20) / PAGE;
+/// The room that a heap has above its soft limit is this part of it, in pages,
+const ABOVE_SOFT: usize = 32;
+/// and at least so much.
+const LEAST_ABOVE_SOFT: usize = (512 << 10) / PAGE;
+/// The least room for external memory, in bytes.
+const LEAST_EXTERNAL: usize = 8 << 20;
 
 #[derive(Debug)]
 pub(super) struct Sizing {
-    /// Pages; 0: no limit.
-    max: usize,
+    bounds: Bounds,
+    /// The present limit.
     limit: AtomicUsize,
-    growth: usize,
+    policy: Mutex<Box<dyn SizingPolicy>>,
+    /// External memory in bytes,
+    external: AtomicUsize,
+    /// how much of it there was after the last full collection, and how much more there may be until the next.
+    external_after: AtomicUsize,
+    external_room: AtomicUsize,
     /// The option `nursery` decides.
     fixed_nursery: bool,
     most_nursery: AtomicUsize,
@@ -53,18 +74,28 @@ pub(super) struct Sizing {
     young_ns: AtomicU64,
 }
 
+/// What the program and the collector did since the last full collection: see [`Measured`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spent {
+    pub(super) allocated_bytes: u64,
+    pub(super) program_ns: u64,
+    pub(super) collector_ns: u64,
+    pub(super) full_ns: u64,
+    pub(super) pressure: Pressure,
+}
+
 /// Pages that may still be allocated.
 fn room(usage: &Usage) -> usize {
     usage.limit.saturating_sub(usage.used) + usage.holes
 }
 
 impl Sizing {
-    pub(super) fn new(options: &Options) -> Self {
-        let max = options.max.div_ceil(PAGE);
-        let limit = if max == 0 {
-            LEAST_GROWTH.max(options.heap / PAGE)
+    pub(super) fn new(options: &Options, policy: Box<dyn SizingPolicy>, bounds: Bounds) -> Self {
+        // A policy that takes all that there is has it from the first.
+        let first = if policy.takes_all() {
+            bounds.soft().min(bounds.hard())
         } else {
-            max
+            FIRST.max(options.heap / PAGE).min(bounds.hard())
         };
         let fixed_nursery = options.nursery != DEFAULT_NURSERY;
         let most_nursery = if !fixed_nursery {
@@ -73,29 +104,145 @@ impl Sizing {
             (options.nursery / PAGE).max(8)
         };
         Self {
-            max,
-            limit: AtomicUsize::new(limit),
-            growth: options.growth,
+            bounds,
+            limit: AtomicUsize::new(first),
+            policy: Mutex::new(policy),
+            external: AtomicUsize::new(0),
+            external_after: AtomicUsize::new(0),
+            external_room: AtomicUsize::new(LEAST_EXTERNAL),
             fixed_nursery,
             most_nursery: AtomicUsize::new(most_nursery),
-            nursery: AtomicUsize::new(most_nursery.min(limit / 3).max(8)),
+            nursery: AtomicUsize::new(most_nursery.min(first / 3).max(8)),
             live: AtomicUsize::new(0),
             after_full: AtomicUsize::new(0),
             after: AtomicUsize::new(0),
-            room_after: AtomicUsize::new(limit),
+            room_after: AtomicUsize::new(first),
             full_ns: AtomicU64::new(0),
             young_ns: AtomicU64::new(0),
         }
     }
 
-    /// Pages that may be in use.
+    /// Pages that may be in use before the heap is collected.
     pub(super) fn limit(&self) -> usize {
-        self.limit.load(Ordering::Relaxed)
+        self.limit.load(Ordering::Relaxed).min(self.bounds.hard())
     }
 
-    /// The option `max` in pages, or `none` without one.
-    pub(super) fn limit_or(&self, none: usize) -> usize {
-        if self.max == 0 { none } else { self.max }
+    /// The hard and the soft limit.
+    pub(super) fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
+    /// Raises the present limit such that `needed` pages may be in use, and a little more: false if the hard one is in the way.
+    pub(super) fn raise(&self, needed: usize) -> bool {
+        let hard = self.bounds.hard();
+        if needed > hard {
+            return false;
+        }
+        let room = if needed > self.bounds.soft() {
+            LEAST_ABOVE_SOFT
+        } else {
+            FIRST
+        };
+        self.limit
+            .fetch_max(needed.saturating_add(room).min(hard), Ordering::Relaxed);
+        true
+    }
+
+    /// Is more in use than the soft limit says?
+    pub(super) fn is_above_soft(&self, used: usize) -> bool {
+        used > self.bounds.soft()
+    }
+
+    /// After the bounds changed: the present limit keeps within them, or follows a hard one that was raised, where the policy takes
+    /// all. `reserved`: what is in use and the plan's reserve.
+    pub(super) fn bounds_changed(&self, reserved: usize) {
+        let fixed = self.policy().takes_all();
+        let bound = self.bound(
+            if fixed {
+                usize::MAX
+            } else {
+                self.limit.load(Ordering::Relaxed)
+            },
+            reserved,
+        );
+        self.limit.store(bound, Ordering::Relaxed);
+    }
+
+    /// What the present limit may be if a policy wants `wanted`.
+    fn bound(&self, wanted: usize, reserved: usize) -> usize {
+        let (soft, hard) = (self.bounds.soft(), self.bounds.hard());
+        let above = reserved.saturating_add((reserved / ABOVE_SOFT).max(LEAST_ABOVE_SOFT));
+        wanted.min(soft.max(above)).min(hard)
+    }
+
+    fn policy(&self) -> std::sync::MutexGuard<'_, Box<dyn SizingPolicy>> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts external memory: true if so much came since the last full collection that the next is due.
+    pub(super) fn external_allocated(&self, bytes: usize) -> bool {
+        let before = self
+            .external
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                Some(n.saturating_add(bytes))
+            })
+            .unwrap_or_default();
+        let grown = |external: usize| {
+            external.saturating_sub(self.external_after.load(Ordering::Relaxed))
+                >= self.external_room.load(Ordering::Relaxed)
+        };
+        // Only who passes the mark says so.
+        grown(before.saturating_add(bytes)) && !grown(before)
+    }
+
+    /// Counts external memory that is free.
+    pub(super) fn external_freed(&self, bytes: usize) {
+        let _ = self
+            .external
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                Some(n.saturating_sub(bytes))
+            });
+    }
+
+    /// External memory in bytes.
+    pub(super) fn external(&self) -> usize {
+        self.external.load(Ordering::Relaxed)
+    }
+
+    /// Did external memory alone use up its room?
+    pub(super) fn external_is_due(&self) -> bool {
+        self.external_grown() >= self.external_room.load(Ordering::Relaxed)
+    }
+
+    fn external_grown(&self) -> usize {
+        self.external()
+            .saturating_sub(self.external_after.load(Ordering::Relaxed))
+    }
+
+    /// The pages of room that external memory takes up.
+    pub(super) fn external_pages(&self) -> usize {
+        let grown = self.external_grown();
+        if grown == 0 {
+            return 0;
+        }
+        let room = self
+            .limit()
+            .saturating_sub(self.after_full.load(Ordering::Relaxed));
+        let part = grown as f64 / self.external_room.load(Ordering::Relaxed).max(1) as f64;
+        // What is more than all of it is looked at by `external_is_due`, after which it is nothing.
+        (room as f64 * part.min(1.0)) as usize
+    }
+
+    /// External memory counts anew from now on. After a full collection.
+    fn settle_external(&self, room: usize) {
+        let external = self.external();
+        self.external_after.store(external, Ordering::Relaxed);
+        self.external_room.store(
+            room.min(usize::MAX / 2)
+                .max(external / 5 * 4)
+                .max(LEAST_EXTERNAL),
+            Ordering::Relaxed,
+        );
     }
 
     /// Bytes that lived after the last collection.
@@ -144,18 +291,38 @@ impl Sizing {
         after: &Usage,
         swept: &Swept,
         full: bool,
+        spent: &Spent,
     ) -> bool {
         self.live.store(swept.live, Ordering::Relaxed);
         self.after.store(after.used, Ordering::Relaxed);
         if full {
             self.after_full.store(after.used, Ordering::Relaxed);
-            if self.max == 0 {
-                let live = swept.live.div_ceil(PAGE).min(after.used);
-                let copies = (facts.reserve)(after);
-                let growth = (live * self.growth / 100).max(LEAST_GROWTH);
-                self.limit
-                    .store(after.used + copies + growth, Ordering::Relaxed);
-            }
+            let live = swept.live.min(after.used * PAGE);
+            let reserved = after.used + (facts.reserve)(after);
+            let hard = self.bounds.hard();
+            let measured = Measured {
+                live_bytes: live.saturating_add(self.external()),
+                allocated_bytes: spent.allocated_bytes,
+                program_ns: spent.program_ns,
+                collector_ns: spent.collector_ns,
+                full_ns: spent.full_ns,
+                most_bytes: hard.saturating_sub(reserved).saturating_mul(PAGE),
+                pressure: spent.pressure,
+            };
+            let mut policy = self.policy();
+            let room = policy.room(&measured);
+            let fixed = policy.takes_all();
+            drop(policy);
+            // A fixed size is what somebody asked for, not a guess.
+            let room = match spent.pressure {
+                Pressure::None => room,
+                _ if fixed => room,
+                _ => room / 2,
+            };
+            let wanted = reserved.saturating_add(room.div_ceil(PAGE).max(8));
+            let limit = self.bound(wanted, reserved);
+            self.limit.store(limit, Ordering::Relaxed);
+            self.settle_external(limit.saturating_sub(reserved).saturating_mul(PAGE));
         }
         let limit = self.limit();
         self.room_after
@@ -184,36 +351,45 @@ impl Sizing {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::heap::objects::limits::Limits;
+    use crate::heap::policy;
+
+    fn sizing(options: &Options) -> Sizing {
+        let limits = Limits {
+            soft: options.soft,
+            hard: options.max,
+        };
+        let bounds = Bounds::new(limits, 1 << 40).unwrap();
+        Sizing::new(options, policy::choose(options), bounds)
+    }
 
     #[test]
     fn a_nursery_is_as_small_as_its_survivors_allow() {
-        let sizing = Sizing::new(&Options::default());
-        let most = || sizing.most_nursery.load(Ordering::Relaxed);
+        let s = sizing(&Options::default());
+        let most = || s.most_nursery.load(Ordering::Relaxed);
         for _ in 0..9 {
-            sizing.traced_young(5_000_000);
+            s.traced_young(5_000_000);
         }
         assert_eq!(most(), MOST_NURSERY);
-        sizing.traced_young(300_000);
+        s.traced_young(300_000);
         assert_eq!(most(), MOST_NURSERY);
         for _ in 0..9 {
-            sizing.traced_young(1000);
+            s.traced_young(1000);
         }
         assert_eq!(most(), CACHED_NURSERY);
-        let sizing = Sizing::new(&Options {
+        let s = sizing(&Options {
             nursery: 1 << 20,
             ..Options::default()
         });
-        sizing.traced_young(5_000_000);
-        assert_eq!(
-            sizing.most_nursery.load(Ordering::Relaxed),
-            (1 << 20) / PAGE
-        );
+        s.traced_young(5_000_000);
+        assert_eq!(s.most_nursery.load(Ordering::Relaxed), (1 << 20) / PAGE);
     }
 
     #[test]
     fn holes_that_a_nursery_cannot_use_are_evacuated_when_that_pays() {
-        let sizing = Sizing::new(&Options {
+        let s = sizing(&Options {
             max: 1000 * PAGE,
             ..Options::default()
         });
@@ -230,13 +406,13 @@ mod tests {
             immix: used,
             holes: 0,
         };
-        sizing.traced_all(1_000_000);
-        let _ = sizing.collected(facts, &usage(950), &swept, true);
-        sizing.traced_young(800_000);
-        assert!(!sizing.collected(facts, &usage(950), &swept, false));
-        sizing.traced_young(800_000);
-        assert!(sizing.collected(facts, &usage(950), &swept, false));
+        s.traced_all(1_000_000);
+        let _ = s.collected(facts, &usage(950), &swept, true, &Spent::default());
+        s.traced_young(800_000);
+        assert!(!s.collected(facts, &usage(950), &swept, false, &Spent::default()));
+        s.traced_young(800_000);
+        assert!(s.collected(facts, &usage(950), &swept, false, &Spent::default()));
         // With blocks enough for the nursery there is no need.
-        assert!(!sizing.collected(facts, &usage(400), &swept, false));
+        assert!(!s.collected(facts, &usage(400), &swept, false, &Spent::default()));
     }
 }
