@@ -146,6 +146,72 @@ pub fn hide<const HEADER: bool, const AMBIGUOUS: bool>(
     steps(&mut thread, objects).unwrap_or(Ok(()))
 }
 
+/// Leaves holes of two lines, which objects of three lines find too small, has a minor collection come in between, and fills the
+/// holes with small objects: each must keep its own memory.
+///
+/// # Errors
+/// What was found wrong.
+pub fn small_holes<const HEADER: bool, const AMBIGUOUS: bool>(
+    runtime: &Embedded<HEADER, AMBIGUOUS>,
+    objects: usize,
+) -> Result<(), String> {
+    /// Bytes of a line's worth of object, without its header.
+    const LINE_OBJECT: usize = 248;
+    fn steps<const HEADER: bool, const AMBIGUOUS: bool>(
+        thread: &mut EmbeddedThread<HEADER, AMBIGUOUS>,
+        objects: usize,
+    ) -> Result<Result<(), String>, Full> {
+        let holes = thread.array(objects)?;
+        let holes = thread.push(Some(holes));
+        let small = thread.array(objects * 8)?;
+        let small = thread.push(Some(small));
+        let fill = |thread: &mut EmbeddedThread<HEADER, AMBIGUOUS>, root, count, raw| {
+            for index in 0..count {
+                let object = thread.object(0, raw)?;
+                thread.set_raw(object, 0, index as u64);
+                if let Some(array) = thread.root(root) {
+                    thread.set(array, index, Some(object));
+                }
+            }
+            Ok(())
+        };
+        fill(thread, holes, objects, LINE_OBJECT)?;
+        if let Some(array) = thread.root(holes) {
+            for index in (0..objects).filter(|index| index % 3 != 0) {
+                thread.set(array, index, None);
+            }
+        }
+        thread.collect();
+        for _ in 0..4 {
+            let _ = thread.object(0, 3 * LINE_OBJECT)?;
+        }
+        thread.collect_young();
+        fill(thread, small, objects * 8, 24)?;
+        for index in 0..objects * 8 {
+            let object = thread
+                .root(small)
+                .and_then(|array| thread.get(array, index));
+            if object.map(|o| thread.raw(o, 0)) != Some(index as u64) {
+                return Ok(Err(format!("small object {index} was overwritten")));
+            }
+        }
+        for index in (0..objects).step_by(3) {
+            let object = thread
+                .root(holes)
+                .and_then(|array| thread.get(array, index));
+            if object.map(|o| thread.raw(o, 0)) != Some(index as u64) {
+                return Ok(Err(format!("object {index} was overwritten")));
+            }
+        }
+        thread.truncate(0);
+        Ok(Ok(()))
+    }
+    let Ok(mut thread) = runtime.attach() else {
+        return Ok(());
+    };
+    steps(&mut thread, objects).unwrap_or(Ok(()))
+}
+
 /// What the shadow knows of an object.
 #[derive(Clone, Debug)]
 struct Shadow {
