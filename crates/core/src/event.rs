@@ -18,16 +18,22 @@ pub enum Cause {
     Stress,
     /// A mark that went on while mutators ran is complete.
     Concurrent,
+    /// The program is quiet, or memory is scarce: what died is to go back to the system.
+    Idle,
+    /// The runtime took much memory outside of the heap for its objects.
+    External,
 }
 
 impl Cause {
     /// All causes, in the order of [`Cause::index`].
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Budget,
         Self::Limit,
         Self::Requested,
         Self::Stress,
         Self::Concurrent,
+        Self::Idle,
+        Self::External,
     ];
 
     /// A small number for tables of counts.
@@ -45,6 +51,8 @@ impl Cause {
             Self::Requested => "requested",
             Self::Stress => "stress",
             Self::Concurrent => "concurrent",
+            Self::Idle => "idle",
+            Self::External => "external",
         }
     }
 }

@@ -31,7 +31,7 @@ pub use alloc::{FAST_KINDS, FastPath, LocalRuns};
 pub use error::{AllocError, FreeError, HeapError, LimitError, OptionError};
 pub use event::{Cause, CollectionStats, Event, Listener, Violation};
 pub use heap::{
-    Builder, Heap, HeapUsage, Limits, Measured, Mutator, PinGuard, SizingPolicy, Usage,
+    Builder, Heap, HeapUsage, Limits, Measured, Mutator, PinGuard, Scavenger, SizingPolicy, Usage,
     WordBuilder, WordHeap,
 };
 pub use heapwright_address::{Address, ObjectReference, WildWord};

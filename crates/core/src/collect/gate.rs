@@ -11,6 +11,7 @@
 //! | closed | one comes back from outside, or attaches | it waits |
 //! | closed | a second one wants to close | it waits as at a poll, and is told that somebody else collected |
 //! | closed | `open` | open; all come back |
+//! | open, nobody inside | `try_close` by one outside | closed; else nothing changes |
 
 use crate::bugs::{Bug, is_on};
 use crate::primitive::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering};
@@ -130,6 +131,17 @@ impl Gate {
         true
     }
 
+    /// Closes the gate if nobody is inside and it is open: true if it did. The calling thread is outside.
+    #[must_use]
+    pub fn try_close(&self) -> bool {
+        let mut state = self.state();
+        if state.closed || state.inside != 0 {
+            return false;
+        }
+        state.closed = true;
+        true
+    }
+
     /// Lets all others run again.
     pub fn open(&self) {
         self.state().closed = false;
@@ -154,6 +166,10 @@ unsafe impl World for Gate {
 
     fn close(&self, inside: bool, raise: &dyn Fn()) -> bool {
         self.close(inside, raise)
+    }
+
+    fn try_close(&self) -> bool {
+        self.try_close()
     }
 
     fn open(&self, _: bool) {

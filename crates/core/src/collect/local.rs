@@ -113,7 +113,23 @@ impl<V: Vm> Locals<V> {
 
     /// Raises or lowers the flags of all mutators. Any thread.
     pub fn interrupt(&self, raised: bool) {
-        for place in self.list().iter() {
+        self.interrupt_after(raised, || ());
+    }
+
+    /// Runs `first`, and raises all flags after it, such that nobody else raises or lowers any meanwhile.
+    pub(crate) fn raise_after(&self, first: impl FnOnce()) {
+        self.interrupt_after(true, first);
+    }
+
+    /// The same, and lowers them.
+    pub(crate) fn lower_after(&self, first: impl FnOnce()) {
+        self.interrupt_after(false, first);
+    }
+
+    fn interrupt_after(&self, raised: bool, first: impl FnOnce()) {
+        let list = self.list();
+        first();
+        for place in list.iter() {
             // SAFETY: the mutator is in the list, so its memory is there; the flag is atomic, and only it is looked at.
             let interrupt: *const Interrupt =
                 unsafe { &raw const (*UnsafeCell::raw_get(place.0)).interrupt };

@@ -27,6 +27,13 @@ pub unsafe trait World: Send + Sync {
     /// returns. `inside`: the calling thread is inside, and stays so in either case. `raise` raises the flags that mutators poll.
     fn close(&self, inside: bool, raise: &dyn Fn()) -> bool;
 
+    /// Brings all others outside if they are outside already: true if so, and the calling thread, which is outside, has closed the
+    /// world. False, and nothing changed, if anybody is inside, or closed it, or nobody knows. Never waits. Where it is always false,
+    /// collections are left to mutators, also while all are blocked.
+    fn try_close(&self) -> bool {
+        false
+    }
+
     /// Lets all others come back. By the thread that closed; `inside` as it said then.
     fn open(&self, inside: bool);
 }

@@ -1,6 +1,7 @@
 use super::concurrent::Background;
 use super::limits::{Bounds, Limits};
 use super::sizing::Sizing;
+use super::tend::Tending;
 use super::{Clocks, Heap, Immortals, Inner};
 use crate::alloc::BLOCK_BYTES;
 use crate::collect::Yields;
@@ -11,6 +12,7 @@ use crate::collect::trace::TraceStack;
 use crate::error::{HeapError, LimitError, OptionError};
 use crate::event::Listener;
 use crate::heap::policy::{self, SizingPolicy};
+use crate::heap::scavenger::Scavenger;
 use crate::heap::words::builder::{MOST_ADDRESS, reserve_range};
 use crate::options::{Evacuate, Huge, Options};
 use crate::plan::{self, Allocates};
@@ -47,6 +49,7 @@ pub struct Builder {
     world: Option<Arc<dyn World>>,
     sizing: Option<Box<dyn SizingPolicy>>,
     machine: Machine,
+    scavenger: Scavenger,
 }
 
 impl core::fmt::Debug for Builder {
@@ -93,6 +96,13 @@ impl Builder {
         self
     }
 
+    /// Who gives memory back while the program does nothing; else one of the heap's own. Many heaps that share one share its thread.
+    #[must_use]
+    pub fn scavenger(mut self, scavenger: &Scavenger) -> Self {
+        self.scavenger = scavenger.clone();
+        self
+    }
+
     /// Where limits of memory and its scarcity are read; else in the files of this machine.
     #[must_use]
     pub fn machine(mut self, machine: Machine) -> Self {
@@ -113,6 +123,7 @@ impl Builder {
             world,
             sizing,
             machine,
+            scavenger,
         } = self;
         let facts = plan::facts(options.plan);
         if options.evacuate == Evacuate::Never && !facts.can_stay() {
@@ -241,7 +252,8 @@ impl Builder {
             bounds,
         );
         let yields = Yields::new(options.yields, workers);
-        let inner = Arc::new(Inner {
+        let inner = Arc::new_cyclic(|me| Inner {
+            tending: Tending::new(scavenger, me.clone(), &options),
             vm,
             facts,
             space,

@@ -5,6 +5,7 @@ mod concurrent;
 mod limits;
 mod mutator;
 mod sizing;
+mod tend;
 
 pub use builder::Builder;
 pub use limits::Limits;
@@ -29,6 +30,7 @@ use heapwright_work::Pool;
 use sizing::{Sizing, Spent};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tend::Tending;
 
 /// With the option `workers` at `auto`, one thread traces alone while less than so many pages are in use.
 const ALONE_BELOW: usize = (32 << 20) / PAGE;
@@ -45,6 +47,10 @@ pub struct HeapUsage {
     pub limit_bytes: usize,
     /// External memory that the runtime reported: [`Mutator::external_allocated`].
     pub external_bytes: usize,
+    /// Free memory that the heap holds and the machine's memory has room for: [`Heap::release_memory`].
+    pub idle_bytes: usize,
+    /// What went back to the system since the heap was built.
+    pub returned_bytes: usize,
     /// What lived after the last collection, as far as the plan knows: whole blocks, lines or cells.
     pub live_bytes: usize,
     /// Handed to mutators since the heap was built, in the units in which they take memory.
@@ -89,6 +95,7 @@ struct Inner<V: Vm> {
     /// CPU time and allocation since the last full collection.
     spent: Mutex<Clocks>,
     machine: Machine,
+    tending: Tending<Self>,
     /// When the machine was looked at last, in nanoseconds.
     followed: AtomicU64,
     /// What mutators remembered that have ended.
@@ -174,8 +181,13 @@ impl<V: Vm> Heap<V> {
     #[must_use]
     pub fn usage(&self) -> HeapUsage {
         let inner = &self.0;
+        let (used, idle) = inner
+            .space
+            .with(|stock| (stock.used_pages(), stock.cells.pages().idle_pages()));
         HeapUsage {
-            used_bytes: inner.space.with(|stock| stock.used_pages()) * PAGE,
+            used_bytes: used * PAGE,
+            idle_bytes: idle * PAGE,
+            returned_bytes: inner.tending.returned(),
             limit_bytes: inner.sizing.limit().saturating_mul(PAGE),
             external_bytes: inner.sizing.external(),
             live_bytes: inner.sizing.live(),
@@ -315,12 +327,18 @@ impl<V: Vm> Inner<V> {
     /// Stops the world and runs `steps`. None: somebody else did, and it is over.
     fn pause(&self, steps: impl FnOnce() -> CollectionStats) -> Option<CollectionStats> {
         let stats = self.stopped(steps)?;
-        let _ = self.follow();
-        self.vm.collected(&stats);
-        if let Some(listener) = &self.listener {
-            listener.event(Event::Collected(&stats));
-        }
+        self.tell(&stats);
         Some(stats)
+    }
+
+    /// After a collection, with the world running: looks at what the system allows now, and tells who wants to know.
+    fn tell(&self, stats: &CollectionStats) {
+        let _ = self.follow();
+        self.tending.wake();
+        self.vm.collected(stats);
+        if let Some(listener) = &self.listener {
+            listener.event(Event::Collected(stats));
+        }
     }
 
     /// The same, without telling anybody.
@@ -337,7 +355,7 @@ impl<V: Vm> Inner<V> {
         let result = steps();
         self.yields.point();
         self.background.interrupt.set(false);
-        self.locals.interrupt(false);
+        self.tending.lower(&self.locals);
         self.gate.open(true);
         self.yields.point();
         Some(result)
@@ -430,6 +448,7 @@ impl<V: Vm> Inner<V> {
             let allocated = unsafe { self.allocated_until_now() };
             clocks.spent.allocated_bytes = allocated.saturating_sub(clocks.allocated);
             clocks.allocated = allocated;
+            self.tending.collected_all(took);
         }
         let spent = clocks.spent;
         if full {

@@ -1,6 +1,7 @@
 //! A mutator: what allocates, and writes references.
 
 use super::concurrent::HAND_OVER;
+use super::tend::Wish;
 use super::{Effort, Inner, Limits};
 use crate::alloc::size_class::{CLASS_OF_GRANULES, CLASS_OF_WORDS, GRANULE_CLASS_COUNT};
 use crate::alloc::{
@@ -338,6 +339,7 @@ impl<V: Vm> Mutator<V> {
             let holes = inner.space.fill_hole(region, policy, bytes);
             if holes {
                 local.allocated += BLOCK_BYTES as u64;
+                inner.tending.took(1);
                 continue;
             }
             if self.make_room(bytes, BLOCK_BYTES / PAGE, &mut efforts)? {
@@ -351,7 +353,10 @@ impl<V: Vm> Mutator<V> {
             };
             let hard = inner.sizing.bounds().hard();
             match inner.space.fill(region, policy, bytes, hard) {
-                Ok(()) => local.allocated += BLOCK_BYTES as u64,
+                Ok(()) => {
+                    local.allocated += BLOCK_BYTES as u64;
+                    inner.tending.took(1);
+                }
                 Err(e) => self.try_harder(e, &mut efforts)?,
             }
         }
@@ -415,6 +420,7 @@ impl<V: Vm> Mutator<V> {
                     let used = CLASSES[place.class].used as usize;
                     run.set(start, start, start + used);
                     self.local().allocated += used as u64;
+                    inner.tending.took(1);
                 }
                 Err(e) => {
                     run.set(0, 0, 0);
@@ -448,6 +454,7 @@ impl<V: Vm> Mutator<V> {
             match object {
                 Ok(object) => {
                     self.local().allocated += bytes as u64;
+                    inner.tending.took(bytes / BLOCK_BYTES);
                     return Ok(object.as_usize());
                 }
                 Err(e) => self.try_harder(e, &mut efforts)?,
@@ -555,7 +562,9 @@ impl<V: Vm> Mutator<V> {
     /// collections, not towards limits. Not a safepoint; a collection that this makes due happens at the next one. Two atomic
     /// operations.
     pub fn external_allocated(&mut self, bytes: usize) {
-        let _ = self.inner.sizing.external_allocated(bytes);
+        if self.inner.sizing.external_allocated(bytes) && self.inner.facts.collects {
+            self.inner.tending.wish(&self.inner.locals, Wish::External);
+        }
     }
 
     /// The runtime gave such memory back: at the latest when the object is dead. More than was ever taken counts as all. Any thread
@@ -564,7 +573,7 @@ impl<V: Vm> Mutator<V> {
         self.inner.sizing.external_freed(bytes);
     }
 
-    fn inner<'a>(&self) -> &'a Inner<V> {
+    pub(super) fn inner<'a>(&self) -> &'a Inner<V> {
         // SAFETY: the heap lives as long as this mutator, and the reference is used within one of its methods.
         unsafe { &*Arc::as_ptr(&self.inner) }
     }
@@ -605,6 +614,7 @@ impl<V: Vm> Mutator<V> {
         self.local().yields.point();
         self.inner.gate.stop();
         self.local().yields.point();
+        self.grant();
     }
 
     /// Runs `f` outside of the heap: collections do not wait for it. `f` gets no access to the mutator, and must not use
@@ -617,6 +627,7 @@ impl<V: Vm> Mutator<V> {
             }
         }
         self.inner.gate.leave();
+        self.inner.tending.changed();
         // Also if `f` panics: the mutator is inside when it is used again.
         let _back = Back(&*self.inner.gate);
         f()
@@ -886,6 +897,7 @@ impl<V: Vm> Drop for Mutator<V> {
             inner
                 .allocated
                 .fetch_add(local.allocated, Ordering::Relaxed);
+            inner.tending.changed();
             // What this mutator remembered others must not forget.
             if !local.log.is_empty() || local.log_lost {
                 inner.adopt_log(local.log, local.log_lost);
