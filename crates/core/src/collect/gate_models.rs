@@ -432,3 +432,46 @@ fn one_that_never_stops_is_found() {
         other.detach();
     });
 }
+
+// ---- who finds nobody inside closes the gate, and who finds somebody changes nothing --------------------------------
+
+/// As the scavenger: a pause of one who is outside, if nobody is inside.
+fn quiet_pause(world: &World) -> bool {
+    if !world.gate.try_close() {
+        return false;
+    }
+    for own in &world.own {
+        add(own);
+    }
+    add(&world.pauses);
+    world.interrupt(false);
+    world.gate.open();
+    true
+}
+
+#[test]
+fn a_quiet_pause_races_with_one_that_comes_in_and_one_that_pauses() {
+    model(3, || {
+        let world = Arc::new(World::default());
+        let first = spawn(&world, 0, |mutator| {
+            mutator.outside();
+            mutator.work();
+            let _ = mutator.world.pause(true);
+            mutator.work();
+        });
+        let _ = quiet_pause(&world);
+        first.join().unwrap();
+        let before = {
+            world.gate.enter();
+            let pauses = world.pauses();
+            world.gate.leave();
+            pauses
+        };
+        // Now nobody is inside.
+        assert!(quiet_pause(&world));
+        world.gate.enter();
+        assert_eq!(world.pauses(), before + 1);
+        assert!(!world.gate.try_close());
+        world.gate.leave();
+    });
+}

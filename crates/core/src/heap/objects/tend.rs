@@ -11,9 +11,13 @@ use crate::vm::Vm;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use heapwright_os::clock;
 use std::sync::{Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
 
 /// A heap that never had so many blocks, 1 MiB, is not looked after: it would cost more than there is to be had.
 const WORTH: u64 = 32;
+/// How many milliseconds a request waits for a mark that goes on.
+const MARK_LOOKS: u32 = 1000;
 /// Pages that go back while the lock is held once: some hundred microseconds.
 const SLICE: usize = (4 << 20) / PAGE;
 
@@ -201,11 +205,19 @@ impl<V: Vm> Inner<V> {
 impl<V: Vm> Heap<V> {
     /// Gives all memory that nothing lives in back to the system, now: how many bytes went. Any thread.
     ///
-    /// If no mutator is inside of the heap, it is collected first; with one that is, [`Mutator::release_memory`] does that.
+    /// If no mutator is inside of the heap, it is collected first (a mark that goes on is waited for, up to a second); with one that is, [`Mutator::release_memory`] does that.
     /// Memory that the system does not take back stays with the heap.
     pub fn release_memory(&self) -> usize {
         let inner = &self.0;
-        let _ = inner.collect_outside(Cause::Requested, Effort::Emergency);
+        // The thread that marks is inside while it does.
+        let mut looks = 0;
+        while !inner.collect_outside(Cause::Requested, Effort::Emergency)
+            && inner.space.marking()
+            && looks < MARK_LOOKS
+        {
+            looks += 1;
+            thread::sleep(Duration::from_millis(1));
+        }
         inner.give_all_back()
     }
 }
