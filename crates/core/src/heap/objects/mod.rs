@@ -379,6 +379,10 @@ impl<V: Vm> Inner<V> {
     fn collect_stopped(&self, cause: Cause, effort: Effort, begin: bool) -> CollectionStats {
         let (start, cpu) = (clock::monotonic_ns(), clock::thread_cpu_ns());
         let all_cpu = clock::process_cpu_ns();
+        let completed = self.space.marking();
+        if begin {
+            self.tending.marking_begins();
+        }
         let before = self.page_usage();
         let lost = self.retire();
         let full = effort >= Effort::Full
@@ -448,7 +452,7 @@ impl<V: Vm> Inner<V> {
             let allocated = unsafe { self.allocated_until_now() };
             clocks.spent.allocated_bytes = allocated.saturating_sub(clocks.allocated);
             clocks.allocated = allocated;
-            self.tending.collected_all(took);
+            self.tending.collected_all(took, completed);
         }
         let spent = clocks.spent;
         if full {

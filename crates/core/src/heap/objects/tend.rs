@@ -43,6 +43,7 @@ pub(super) struct Tending<H> {
     wish: AtomicU32,
     blocks: AtomicU64,
     changes: AtomicU64,
+    changes_at_begin: AtomicU64,
     changes_at_full: AtomicU64,
     /// How long the last full collection took, in nanoseconds.
     full_ns: AtomicU64,
@@ -59,6 +60,7 @@ impl<V: Vm> Tending<Inner<V>> {
             wish: AtomicU32::new(Wish::Nothing as u32),
             blocks: AtomicU64::new(0),
             changes: AtomicU64::new(0),
+            changes_at_begin: AtomicU64::new(0),
             changes_at_full: AtomicU64::new(0),
             full_ns: AtomicU64::new(0),
             returned: AtomicUsize::new(0),
@@ -86,11 +88,22 @@ impl<V: Vm> Tending<Inner<V>> {
         }
     }
 
-    /// A full collection ended, with the world stopped: so nothing changed since it began.
-    pub(super) fn collected_all(&self, took_ns: u64) {
+    /// A mark begins that goes on while mutators run: what changes from now on, it does not see. World stopped.
+    pub(super) fn marking_begins(&self) {
+        let changes = self.changes.load(Ordering::Relaxed);
+        self.changes_at_begin.store(changes, Ordering::Relaxed);
+    }
+
+    /// A full collection ended, with the world stopped: nothing changed since it began, unless it completed such a mark.
+    pub(super) fn collected_all(&self, took_ns: u64, completed: bool) {
         self.full_ns.store(took_ns, Ordering::Relaxed);
+        let seen = if completed {
+            &self.changes_at_begin
+        } else {
+            &self.changes
+        };
         self.changes_at_full
-            .store(self.changes.load(Ordering::Relaxed), Ordering::Relaxed);
+            .store(seen.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Bytes that went back to the system.
@@ -189,11 +202,25 @@ impl<V: Vm> Inner<V> {
         if !self.facts.collects || !self.gate.try_close() {
             return false;
         }
+        // Completing a mark that goes on frees nothing that died since it began.
+        let marked = self
+            .space
+            .marking()
+            .then(|| self.collect_stopped(cause, effort, false));
         let stats = self.collect_stopped(cause, effort, false);
         self.tending.lower(&self.locals);
         self.gate.open(false);
-        self.tell(&stats);
+        marked.iter().chain([&stats]).for_each(|s| self.tell(s));
         true
+    }
+
+    /// By a mutator: frees all that is dead now.
+    fn collect_at_any_price(&self, cause: Cause) {
+        let marking = self.space.marking();
+        let _ = self.collect(cause, Effort::Emergency);
+        if marking {
+            let _ = self.collect(cause, Effort::Emergency);
+        }
     }
 
     /// Gives back all that is idle.
@@ -209,13 +236,14 @@ impl<V: Vm> Heap<V> {
     /// Memory that the system does not take back stays with the heap.
     pub fn release_memory(&self) -> usize {
         let inner = &self.0;
-        // The thread that marks is inside while it does.
-        let mut looks = 0;
-        while !inner.collect_outside(Cause::Requested, Effort::Emergency)
-            && inner.space.marking()
-            && looks < MARK_LOOKS
-        {
-            looks += 1;
+        // The thread that marks is inside while it does, and a moment longer.
+        let mut marked = true;
+        for _ in 0..MARK_LOOKS {
+            let marking = inner.space.marking();
+            if inner.collect_outside(Cause::Requested, Effort::Emergency) || !marking && !marked {
+                break;
+            }
+            marked = marking;
             thread::sleep(Duration::from_millis(1));
         }
         inner.give_all_back()
@@ -227,17 +255,19 @@ impl<V: Vm> Mutator<V> {
     /// A safepoint.
     pub fn release_memory(&mut self) -> usize {
         let inner = self.inner();
-        let _ = inner.collect(Cause::Requested, Effort::Emergency);
+        inner.collect_at_any_price(Cause::Requested);
         inner.give_all_back()
     }
 
     /// Collects if that was wished for. A safepoint.
     pub(super) fn grant(&mut self) {
-        let (cause, effort) = match self.inner().tending.take_wish() {
-            Wish::Nothing => return,
-            Wish::Idle => (Cause::Idle, Effort::Emergency),
-            Wish::External => (Cause::External, Effort::Full),
-        };
-        let _ = self.inner().collect(cause, effort);
+        let inner = self.inner();
+        match inner.tending.take_wish() {
+            Wish::Nothing => {}
+            Wish::Idle => inner.collect_at_any_price(Cause::Idle),
+            Wish::External => {
+                let _ = inner.collect(Cause::External, Effort::Full);
+            }
+        }
     }
 }
