@@ -96,6 +96,9 @@ pub struct CollectionStats {
     pub live_leaf_bytes: usize,
     /// Words that were scanned as roots, in bytes: stacks, registers, and what the runtime reports.
     pub root_bytes: usize,
+    /// How many threads allocate at once, roughly: what all were given since the last collection, by what one was given at most.
+    /// 0 where it is not counted.
+    pub allocators: usize,
     /// Blocks and large objects in use, and free memory kept for them, after the collection.
     pub heap_bytes: usize,
     /// Copied to another place.

@@ -84,6 +84,8 @@ pub struct LocalRuns {
     pub busy: AtomicU32,
     /// Set by whoever wanted to stop the thread in such a section; the thread stops when it leaves the section.
     pub stop_wanted: AtomicU32,
+    /// Bytes that runs were given since the last collection. Owner; taken by the collector while the owner is stopped.
+    handed: AtomicUsize,
     runs: [[Run; CLASS_COUNT]; FAST_KINDS],
 }
 
@@ -100,12 +102,26 @@ impl LocalRuns {
         Self {
             busy: AtomicU32::new(0),
             stop_wanted: AtomicU32::new(0),
+            handed: AtomicUsize::new(0),
             runs: [const { [Run::NEW; CLASS_COUNT] }; FAST_KINDS],
         }
     }
 
     /// Where the run of kind 0 and class 0 is: for [`super::FastPath`].
     pub const FIRST: usize = core::mem::offset_of!(Self, runs);
+
+    /// Counts what the run was just given. Owner only.
+    pub(crate) fn count(&self, run: &Run) {
+        let (cursor, limit) = run.cells();
+        let before = self.handed.load(Ordering::Relaxed);
+        self.handed
+            .store(before + (limit - cursor), Ordering::Relaxed);
+    }
+
+    /// What was counted since this was called last. Collector, owner stopped.
+    pub(crate) fn take_count(&self) -> usize {
+        self.handed.swap(0, Ordering::Relaxed)
+    }
 
     /// The run of a kind below [`FAST_KINDS`] and a class.
     #[inline(always)]

@@ -110,9 +110,15 @@ impl<V: WordVm> WordPause<'_, '_, V> {
     /// Marks the cells of all threads' runs: they are handed out to a thread, though not yet to the program.
     pub fn keep_runs(&mut self) {
         let space = self.cycle.space;
-        self.cycle
-            .vm
-            .local_runs(&mut |runs| runs.each(|_, class, run| space.keep(run, class)));
+        let (mut handed, mut most) = (0, 0);
+        self.cycle.vm.local_runs(&mut |runs| {
+            runs.each(|_, class, run| space.keep(run, class));
+            let count = runs.take_count();
+            handed += count;
+            most = most.max(count);
+        });
+        // A quarter of a thread counts as one.
+        self.cycle.stats.allocators = (handed + most / 4 * 3).checked_div(most).unwrap_or(0);
         for (index, run) in self.cycle.central.iter().enumerate() {
             if run.end() != 0 {
                 space.keep(run, (self.cycle.central_class)(index));

@@ -8,7 +8,12 @@
 //! - 11 MiB for a middling one, until that is less than
 //! - 80 % of what the weight has above 10 MiB;
 //!
-//! each of them times the option `growth` divided by its default, and at least the nursery.
+//! each of them times the option `growth` divided by its default, and at least the nursery. Beside that, a heap may always grow
+//!
+//! - by 2 MiB for each thread that allocates, where there are several: a collection has to stop all others, and costs the more;
+//! - by twice the roots, but no more than a twelfth of what the process has resident: where there are thousands of stacks to scan,
+//!   that is what collections spend their time on, and the heap is little beside them.
+//!
 //! The budget is what lies between the room and what is live.
 //!
 //! Room that a heap once had it keeps for a while: the peak is paid for, and to collect less often than one has to is what
@@ -34,6 +39,16 @@ const FIRST: usize = 1 << 20;
 const DECAY_NS: u64 = 30_000_000_000;
 /// Room up to so much, beside three times what lives, decays by time only.
 const SLACK: usize = 16 << 20;
+
+/// A heap whose threads allocate at once may grow by so much for each.
+const FOR_EACH_THREAD: usize = 2 << 20;
+/// Roots below this do not count for what follows from the process's size.
+const FEW_ROOTS: usize = 256 << 10;
+
+/// Does [`Trigger::collected`] need to know how large the process is?
+pub(super) fn asks_for_resident(stats: &CollectionStats) -> bool {
+    stats.root_bytes >= FEW_ROOTS
+}
 
 /// By how much the room of a heap of some weight exceeds what lives.
 fn growth(weight: usize) -> usize {
@@ -85,11 +100,18 @@ impl Trigger {
         self.budget.store(bytes.max(4096), Ordering::Relaxed);
     }
 
-    /// After a collection: the next budget.
-    pub(super) fn collected(&mut self, stats: &CollectionStats) {
+    /// After a collection: the next budget. `resident`: bytes of the process that are in memory, where
+    /// [`asks_for_resident`] says so.
+    pub(super) fn collected(&mut self, stats: &CollectionStats, resident: usize) {
         let (live, leaf) = (stats.live_bytes, stats.live_leaf_bytes);
         let weight = live.saturating_sub(leaf) + leaf / 8 + stats.root_bytes / 2;
-        let least = (growth(weight) / DEFAULT_GROWTH * self.growth).max(self.nursery);
+        let threads = match stats.allocators {
+            0 | 1 => 0,
+            many => many * FOR_EACH_THREAD,
+        };
+        let roots = (stats.root_bytes * 2).min(resident / 12);
+        let growth = growth(weight).max(threads).max(roots);
+        let least = (growth / DEFAULT_GROWTH * self.growth).max(self.nursery);
         let now = stats.start_ns + stats.pause_ns;
         let time = now.saturating_sub(self.last_ns).min(DECAY_NS / 2);
         self.last_ns = now;
@@ -145,7 +167,7 @@ mod tests {
         let budget = |growth, nursery, live| {
             let mut t = trigger(growth, nursery);
             assert_eq!(t.budget(), nursery.max(FIRST));
-            t.collected(&stats(live, 1));
+            t.collected(&stats(live, 1), 0);
             t.budget()
         };
         let close = |a: usize, b: usize| a.abs_diff(b) < 1000;
@@ -162,36 +184,58 @@ mod tests {
     #[test]
     fn what_is_never_scanned_weighs_an_eighth_and_roots_a_half() {
         let mut t = trigger(80, 1 << 20);
-        t.collected(&CollectionStats {
-            live_leaf_bytes: 80 << 20,
-            root_bytes: 136 << 20,
-            ..stats(112 << 20, 1)
-        });
+        t.collected(
+            &CollectionStats {
+                live_leaf_bytes: 80 << 20,
+                root_bytes: 136 << 20,
+                ..stats(112 << 20, 1)
+            },
+            0,
+        );
         assert!(t.budget().abs_diff(80 << 20) < 1000);
     }
 
     #[test]
     fn room_is_kept_for_a_while_and_most_of_a_lost_peak_is_not() {
         let mut t = trigger(80, 1 << 20);
-        t.collected(&stats(110 << 20, 1));
+        t.collected(&stats(110 << 20, 1), 0);
         // A hundred collections in no time take nothing.
         for _ in 0..100 {
-            t.collected(&stats(70 << 20, 1));
+            t.collected(&stats(70 << 20, 1), 0);
         }
         assert!(t.budget() > 119 << 20);
         // Half a minute takes half; what the live size asks for stays.
-        t.collected(&stats(70 << 20, 31));
+        t.collected(&stats(70 << 20, 31), 0);
         assert!(t.budget().abs_diff(48 << 20) < 1000);
         // Nothing lives any more: all but a little goes in a few collections,
         for _ in 0..12 {
-            t.collected(&stats(1000, 31));
+            t.collected(&stats(1000, 31), 0);
         }
         assert!(t.budget() < 17 << 20);
         // and the rest with time.
         for minute in 1..20 {
-            t.collected(&stats(1000, 31 + minute * 60));
+            t.collected(&stats(1000, 31 + minute * 60), 0);
         }
         assert_eq!(t.budget(), 1 << 20);
+    }
+
+    #[test]
+    fn threads_that_allocate_and_many_roots_get_room() {
+        let budget = |allocators, root_bytes, resident| {
+            let mut t = trigger(80, 64 << 10);
+            let stats = CollectionStats {
+                allocators,
+                root_bytes,
+                ..stats(100 << 10, 1)
+            };
+            t.collected(&stats, resident);
+            t.budget() >> 10
+        };
+        assert_eq!(budget(1, 0, 0), 64);
+        assert_eq!(budget(2, 0, 0), 4095);
+        assert_eq!(budget(4, 0, 0), 8191);
+        assert_eq!(budget(1, 2 << 20, 80 << 20), 4095);
+        assert_eq!(budget(1, 2 << 20, 12 << 20), 1023);
     }
 
     #[test]

@@ -4,7 +4,7 @@ pub(in crate::heap) mod builder;
 
 pub use builder::WordBuilder;
 
-use super::trigger::Trigger;
+use super::trigger::{self, Trigger};
 use crate::alloc::size_class::{CLASS_COUNT, class_of};
 use crate::alloc::{BLOCK_BYTES, CLASSES, FAST_KINDS, LocalRuns, MAX_SMALL, Run, Small};
 use crate::collect::Yields;
@@ -20,7 +20,7 @@ use crate::vm::words::{Cell, Kind, KindTraits, MAX_KINDS, WordVm};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use heapwright_address::{Address, WildWord};
-use heapwright_os::{RawLock, clock};
+use heapwright_os::{RawLock, clock, limits};
 use heapwright_work::Pool;
 
 /// A request that is refused without a look: no address space holds it.
@@ -178,11 +178,20 @@ impl<V: WordVm> WordHeap<V> {
             if let Some(cell) = run.bump(cell_bytes) {
                 return Ok(Address::new(cell));
             }
-            if self.busy(runs, || self.space.refill(run, kind.0, class)) {
+            if self.busy(runs, || self.refill(runs, run, kind, class)) {
                 continue;
             }
             self.take_block(runs, run, kind, class)?;
         }
+    }
+
+    /// Gives a thread's run the next free cells of its block. Inside of a busy section.
+    fn refill(&self, runs: &LocalRuns, run: &Run, kind: Kind, class: usize) -> bool {
+        let more = self.space.refill(run, kind.0, class);
+        if more {
+            runs.count(run);
+        }
+        more
     }
 
     /// Replaces the used-up block of a thread's run.
@@ -348,7 +357,7 @@ impl<V: WordVm> WordHeap<V> {
         loop {
             let cells = self.busy(runs, || {
                 let (cursor, limit) = run.cells();
-                if cursor == limit && !self.space.refill(run, kind.0, class) {
+                if cursor == limit && !self.refill(runs, run, kind, class) {
                     return 0;
                 }
                 let (cursor, limit) = run.cells();
@@ -570,7 +579,13 @@ impl<V: WordVm> WordHeap<V> {
         };
         plan::collect(self.options.plan, &mut collector);
         stats = collector.stats;
-        locked.trigger.collected(&stats);
+        // Only where it matters: it is a system call.
+        let resident = if trigger::asks_for_resident(&stats) {
+            limits::resident_bytes()
+        } else {
+            0
+        };
+        locked.trigger.collected(&stats, resident);
         self.live.store(stats.live_bytes, Ordering::Relaxed);
         if surplus > 0 {
             let idle = locked.stock.pages().idle_pages() * PAGE;
