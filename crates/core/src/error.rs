@@ -73,6 +73,27 @@ impl fmt::Display for FreeError {
 
 impl core::error::Error for FreeError {}
 
+/// Why a reference or a finalizer was not registered, or not changed. Nothing was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReferenceError {
+    /// There is no memory to note it.
+    NoMemory,
+    /// The mutator is of another heap.
+    OtherHeap,
+}
+
+impl fmt::Display for ReferenceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoMemory => "there is no memory to note a reference or a finalizer",
+            Self::OtherHeap => "the mutator is of another heap than the references",
+        })
+    }
+}
+
+impl core::error::Error for ReferenceError {}
+
 /// Why a heap could not be built or changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -109,6 +109,12 @@ pub struct CollectionStats {
     pub marked_cells: usize,
     /// Workers that could take part.
     pub workers: usize,
+    /// Registered references, ephemerons, entries of weak maps and finalizers that were looked at.
+    pub references: usize,
+    /// Of those, references that were cleared.
+    pub cleared: usize,
+    /// Objects that were queued to be finalized.
+    pub finalizable: usize,
     /// Violations that the verifier found (0 when it is off).
     pub violations: usize,
 }

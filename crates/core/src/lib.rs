@@ -28,15 +28,18 @@ pub mod verify;
 pub mod vm;
 
 pub use alloc::{FAST_KINDS, FastPath, LocalRuns};
-pub use error::{AllocError, FreeError, HeapError, LimitError, OptionError};
+pub use collect::references::{
+    Cleared, Ephemeron, Finalizable, FinalizerOrder, Reference, Strength,
+};
+pub use error::{AllocError, FreeError, HeapError, LimitError, OptionError, ReferenceError};
 pub use event::{Cause, CollectionStats, Event, Listener, Violation};
 pub use heap::{
     Builder, Heap, HeapUsage, Limits, Measured, Mutator, PinGuard, Scavenger, SizingPolicy, Usage,
-    WordBuilder, WordHeap,
+    Weak, WeakMap, WordBuilder, WordHeap,
 };
 pub use heapwright_address::{Address, ObjectReference, WildWord};
 pub use heapwright_os::{Machine, Pressure};
-pub use options::{Decay, Evacuate, Options, PlanName, SizingChoice};
+pub use options::{Decay, Evacuate, Options, PlanName, SizingChoice, Soft};
 pub use vm::{
     Cell, Closure, CompressedSlots, Kind, KindTraits, MAX_KINDS, Metadata, RootVisitor, SlotFormat,
     SlotVisitor, TaggedSlots, Vm, WeakLookup, WeakVisitor, WordSlots, WordVisitor, WordVm, World,

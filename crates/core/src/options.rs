@@ -218,6 +218,24 @@ pub enum Evacuate {
     All,
 }
 
+/// How long soft references hold what nothing else does. In an emergency, before memory runs out, none does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Soft {
+    /// Not at all: they are weak ones.
+    Clear,
+    /// As long as there is room.
+    Room,
+    /// So many milliseconds for each MiB that is free, since they were last read (the policy of Java's machines). Time is counted from
+    /// collection to collection: what was read since the last one holds.
+    Recent(u32),
+}
+
+impl Default for Soft {
+    fn default() -> Self {
+        Self::Recent(1000)
+    }
+}
+
 /// A heap's options. `Default` gives the defaults of [`TABLE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -255,6 +273,8 @@ pub struct Options {
     pub nursery: usize,
     /// Whether the heap asks for huge pages.
     pub huge: Huge,
+    /// How long soft references hold.
+    pub soft_references: Soft,
 }
 
 /// One row of the table of options.
@@ -444,6 +464,24 @@ pub const TABLE: &[Row] = &[
             Ok(())
         },
     },
+    Row {
+        name: "softrefs",
+        default: "1000",
+        unit: "clear | room | milliseconds",
+        meaning: "how long soft references hold, in heaps of objects: not at all; while there is room; so long after they were read, for each \
+                  MiB that is free",
+        set: |o, v| {
+            o.soft_references = match v {
+                "clear" => Soft::Clear,
+                "room" => Soft::Room,
+                _ => Soft::Recent(
+                    number(v, 0, u32::MAX as usize)
+                        .map_err(|e| format!("{e}, or clear, or room"))? as u32,
+                ),
+            };
+            Ok(())
+        },
+    },
 ];
 
 /// The default of [`Options::growth`].
@@ -504,6 +542,7 @@ impl Default for Options {
             growth: DEFAULT_GROWTH,
             nursery: DEFAULT_NURSERY,
             huge: Huge::Auto,
+            soft_references: Soft::default(),
         }
     }
 }
@@ -619,6 +658,7 @@ mod tests {
             growth: 9,
             nursery: 9,
             huge: Huge::Off,
+            soft_references: Soft::Clear,
         };
         for row in TABLE {
             o.set(row.name, row.default).unwrap();

@@ -163,6 +163,9 @@ impl<V: Vm> Slide<'_, '_, V> {
             if part < self.pause.mutators() && is_on(Bug::SlideRootsForgotten) {
                 continue;
             }
+            if part == self.pause.mutators() {
+                self.pause.references.roots(false, &mut UpdateRoots(space));
+            }
             self.pause.roots_of(part, &mut UpdateRoots(space));
         }
         let alone = worker.is_none();
@@ -276,6 +279,7 @@ impl<V: Vm> Pause<'_, V> {
             poison_rest(space, end);
         }
         // Objects are where they go by now, and the tables still say where that is.
+        self.slide_references();
         vm.weak(&mut UpdateWeak(space));
         self.weak_parts(|| UpdateWeak(space));
         space.end_slide(used);

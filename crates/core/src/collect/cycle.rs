@@ -4,11 +4,12 @@
 //! ([`Pause::begin_full`], [`Pause::evacuate`]), [`Pause::trace`], [`Pause::weak`], and [`Pause::sweep`].
 
 use super::local::{Barrier, Locals};
+use super::references::{Processed, References};
 use super::trace::{Outcomes, Pins, Roots, Trace, TraceStack, Tracer};
 use crate::alloc::BLOCK_BYTES;
 use crate::bugs::{Bug, is_on};
 use crate::event::{CollectionStats, Event, Listener};
-use crate::options::Evacuate;
+use crate::options::{Evacuate, Soft};
 use crate::space::objects::{Header, ObjectSpace, ObjectStock, Swept, examine_all};
 use crate::space::tables::Policy;
 use crate::verify;
@@ -79,6 +80,10 @@ pub struct Pause<'h, V: Vm> {
     pub(crate) immortals: &'h [usize],
     /// References that were overwritten while marking concurrently.
     pub(crate) overwritten: &'h [usize],
+    /// What is registered with the heap.
+    pub(crate) references: &'h References,
+    /// The option `softrefs`.
+    pub(crate) soft: Soft,
     /// The collecting thread works alone.
     pub(crate) alone: bool,
     pub(crate) verify: bool,
@@ -163,7 +168,7 @@ impl<'h, V: Vm> Pause<'h, V> {
         self.stats.mark_ns += clock::monotonic_ns() - start;
     }
 
-    fn new_trace(&self, kind: Kind) -> Trace<'h, V> {
+    pub(crate) fn new_trace(&self, kind: Kind) -> Trace<'h, V> {
         Trace {
             vm: self.vm,
             space: self.space,
@@ -173,6 +178,7 @@ impl<'h, V: Vm> Pause<'h, V> {
             stayed: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
             kept: AtomicUsize::new(0),
+            waiting: None,
         }
     }
 
@@ -381,6 +387,7 @@ impl<'h, V: Vm> Pause<'h, V> {
                 for object in self.immortals {
                     let _ = tracer.reach(*object);
                 }
+                self.references.roots(kind.minor, &mut Roots(&mut *tracer));
                 if kind.minor {
                     for object in self.orphans {
                         tracer.remember(*object);
@@ -395,23 +402,56 @@ impl<'h, V: Vm> Pause<'h, V> {
     pub fn weak(&mut self) {
         let start = clock::monotonic_ns();
         if let Some(kind) = self.kind.filter(|_| !is_on(Bug::WeakSkipped)) {
-            let trace = self.new_trace(kind);
-            // SAFETY: no phase is running.
-            let stack = unsafe { self.stacks.stack(0) };
-            if kind.moves {
-                let mut tracer = Tracer::<V, false, true>::new(&trace, stack);
-                self.vm.weak(&mut tracer);
-                tracer.run(None);
-            } else {
-                let mut tracer = Tracer::<V, false, false>::new(&trace, stack);
-                self.vm.weak(&mut tracer);
-                tracer.run(None);
-            }
-            self.weak_parts(|| Outcomes::new(&trace));
-            self.stats.copied_bytes += trace.copied.into_inner();
-            self.exact &= trace.kept.into_inner() == 0;
+            let references = self.references;
+            let done = match (references.if_any(), kind.moves) {
+                (Some(mut tables), true) => self.process::<true>(&mut tables, kind),
+                (Some(mut tables), false) => self.process::<false>(&mut tables, kind),
+                (None, true) => self.only_weak::<true>(kind),
+                (None, false) => self.only_weak::<false>(kind),
+            };
+            let space = self.space;
+            self.weak_parts(|| Outcomes::<V>::on(space));
+            self.stats.copied_bytes += done.copied;
+            self.stats.references = done.references;
+            self.stats.cleared = done.cleared;
+            self.stats.finalizable = done.finalizable;
+            self.exact &= done.kept == 0;
         }
         self.stats.weak_ns += clock::monotonic_ns() - start;
+    }
+
+    /// The runtime's own, where nothing is registered with the heap.
+    fn only_weak<const MOVES: bool>(&self, kind: Kind) -> Processed {
+        let trace = self.new_trace(kind);
+        // SAFETY: no phase is running.
+        let stack = unsafe { self.stacks.stack(0) };
+        let mut tracer = Tracer::<V, false, MOVES>::new(&trace, stack);
+        let kept = || trace.kept.load(Ordering::Relaxed);
+        let weak_tables = |tracer: &mut Tracer<'_, V, false, MOVES>| {
+            let mut before = kept();
+            if !V::WEAK_TABLES {
+                return;
+            }
+            loop {
+                self.vm.weak_tables(tracer);
+                if kept() == before {
+                    break;
+                }
+                before = kept();
+            }
+        };
+        weak_tables(&mut tracer);
+        let before = kept();
+        self.vm.weak(&mut tracer);
+        tracer.run(None);
+        if kept() != before {
+            weak_tables(&mut tracer);
+        }
+        Processed {
+            copied: trace.copied.load(Ordering::Relaxed),
+            kept: kept(),
+            ..Processed::default()
+        }
     }
 
     /// The parts of weak references that the runtime divides them into; `lookup` makes what answers one worker.
@@ -502,6 +542,10 @@ impl<'h, V: Vm> Pause<'h, V> {
         for object in self.immortals {
             check.reach(0, *object);
         }
+        self.references.roots(false, &mut check);
+        self.references.each(self.vm.slots(), &mut |from, object| {
+            check.reach(from, object);
+        });
         self.stats.violations += check.finish(self.exact && !kind.minor);
         self.stats.verify_ns += clock::monotonic_ns() - start;
     }

@@ -1,6 +1,7 @@
 //! What the heap keeps for each mutator, and the list of all of them.
 
 use super::gate::Interrupt;
+use super::references::Registered;
 use super::yields::Yields;
 use crate::alloc::LocalRuns;
 use crate::space::objects::Region;
@@ -39,6 +40,8 @@ pub struct Local<V: Vm> {
     /// Allocations left until the option `stress` collects.
     pub(crate) stress: usize,
     pub(crate) yields: Yields,
+    /// References and finalizers that were registered since the world was last stopped.
+    pub(crate) registered: Box<Registered>,
     /// The runtime's own.
     pub(crate) thread: V::Thread,
 }

@@ -1,6 +1,6 @@
 //! Collecting: the tracing loop, what a pause consists of, how mutators stop. [`yields`] is for finding errors.
 //!
-//! For runtimes that know their references: [`trace`], [`cycle`], [`gate`]. For words: [`marker`] and [`mod@words`].
+//! For runtimes that know their references: [`trace`], [`cycle`], [`gate`], [`references`]. For words: [`marker`] and [`mod@words`].
 
 pub mod compact;
 pub mod cycle;
@@ -10,6 +10,7 @@ mod gate_models;
 pub mod local;
 pub mod marker;
 mod near;
+pub mod references;
 pub mod trace;
 pub mod words;
 pub mod yields;

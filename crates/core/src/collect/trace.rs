@@ -15,6 +15,7 @@
 //! If the system refuses memory for the stack, an object whose fields do not fit is entered into a bitmap instead, which was
 //! mapped along with the heap; what is in it is scanned when the stack is empty (the classical answer to mark stack overflow).
 
+use super::references::{Value, Waiting};
 use super::yields::Yields;
 use crate::alloc::BLOCK_BYTES;
 use crate::bugs::{Bug, is_on};
@@ -107,15 +108,24 @@ pub struct Trace<'a, V: Vm> {
     pub(crate) pending: AtomicUsize,
     /// Objects that the runtime kept alive though nothing reaches them.
     pub(crate) kept: AtomicUsize,
+    /// What waits for objects to be reached; looked at by tracers that watch.
+    pub(crate) waiting: Option<&'a Waiting>,
 }
 
 /// Traces for one worker. `SHARED`: others do at the same time. `MOVES`: blocks may be moving, and slots are updated. `YIELDS`: the
-/// option `yields` is on.
+/// option `yields` is on. `WATCH`: each object that is reached is looked up among those that ephemerons wait for.
 #[allow(
     missing_debug_implementations,
     reason = "made and used up within one phase"
 )]
-pub struct Tracer<'a, V: Vm, const SHARED: bool, const MOVES: bool, const YIELDS: bool = false> {
+pub struct Tracer<
+    'a,
+    V: Vm,
+    const SHARED: bool,
+    const MOVES: bool,
+    const YIELDS: bool = false,
+    const WATCH: bool = false,
+> {
     trace: &'a Trace<'a, V>,
     header: Header<'a, V>,
     slots: V::Slots,
@@ -269,8 +279,8 @@ impl<S: SlotFormat, const MOVES: bool> SlotVisitor for Fields<'_, S, MOVES> {
     }
 }
 
-impl<'a, V: Vm, const SHARED: bool, const MOVES: bool, const YIELDS: bool>
-    Tracer<'a, V, SHARED, MOVES, YIELDS>
+impl<'a, V: Vm, const SHARED: bool, const MOVES: bool, const YIELDS: bool, const WATCH: bool>
+    Tracer<'a, V, SHARED, MOVES, YIELDS, WATCH>
 {
     const SIDE: bool = matches!(V::METADATA, Metadata::Side);
     const SHARE_EVERY: u32 = if YIELDS {
@@ -305,7 +315,7 @@ impl<'a, V: Vm, const SHARED: bool, const MOVES: bool, const YIELDS: bool>
     /// Another worker may go first.
     #[inline(always)]
     fn point(&self) {
-        if YIELDS {
+        if YIELDS || WATCH {
             self.stack.yields.point();
         }
     }
@@ -493,6 +503,9 @@ impl<'a, V: Vm, const SHARED: bool, const MOVES: bool, const YIELDS: bool>
     /// Looks at an edge at once: for roots and weak references.
     pub(crate) fn reach(&mut self, object: usize) -> usize {
         let (now, next) = self.visit(object);
+        if WATCH && next != Next::Nothing {
+            self.wake(object);
+        }
         match next {
             Next::Nothing => {}
             Next::Copied => self.scan(now),
@@ -518,6 +531,9 @@ impl<'a, V: Vm, const SHARED: bool, const MOVES: bool, const YIELDS: bool>
                 );
             }
         }
+        if WATCH && next != Next::Nothing {
+            self.wake(target);
+        }
         match next {
             Next::Nothing => {}
             Next::Copied => self.scan(now),
@@ -539,6 +555,29 @@ impl<'a, V: Vm, const SHARED: bool, const MOVES: bool, const YIELDS: bool>
                     self.waiting_objects += 1;
                 }
             }
+        }
+    }
+
+    /// An object was reached by this worker, and was at `object` before: what waits for it, and for nothing else any more, is
+    /// traced.
+    #[inline]
+    fn wake(&mut self, object: usize) {
+        if let Some(waiting) = self.trace.waiting {
+            waiting.reached(object, |value| {
+                let entry = if MOVES { value.slot() } else { value.target() };
+                // Not looked at here: a chain would become one of calls.
+                if entry != 0 && self.stack.entries.push(entry << 16).is_err() {
+                    waiting.miss();
+                }
+            });
+        }
+    }
+
+    /// Traces what an item keeps that waits for nothing.
+    pub(crate) fn reach_ready(&mut self, value: Value<'_>) {
+        let entry = if MOVES { value.slot() } else { value.target() };
+        if entry != 0 {
+            self.accept(entry << 16);
         }
     }
 
@@ -650,6 +689,11 @@ impl<'a, V: Vm, const SHARED: bool, const MOVES: bool, const YIELDS: bool>
                 break;
             }
         }
+        self.count();
+    }
+
+    /// Adds what this worker copied to the sum.
+    pub(crate) fn count(&mut self) {
         self.trace.copied.fetch_add(self.copied, Ordering::Relaxed);
         self.copied = 0;
     }
@@ -669,7 +713,7 @@ impl<'a, V: Vm, const SHARED: bool, const MOVES: bool, const YIELDS: bool>
     }
 
     /// Scans what did not fit onto the stack: true if there was something. By one worker.
-    fn resume_pending(&mut self) -> bool {
+    pub(crate) fn resume_pending(&mut self) -> bool {
         if self.trace.pending.swap(0, Ordering::Relaxed) == 0 {
             return false;
         }
@@ -758,14 +802,19 @@ pub(crate) struct Outcomes<'a, V: Vm> {
 
 impl<'a, V: Vm> Outcomes<'a, V> {
     pub(crate) fn new(trace: &Trace<'a, V>) -> Self {
+        Self::on(trace.space)
+    }
+
+    /// Of the trace that has just ended.
+    pub(crate) fn on(space: &'a ObjectSpace) -> Self {
         Self {
-            space: trace.space,
-            header: Header::new(trace.space),
+            space,
+            header: Header::new(space),
         }
     }
 
     /// Where an object is, if it was reached.
-    fn of(&self, object: usize) -> Option<usize> {
+    pub(crate) fn of(&self, object: usize) -> Option<usize> {
         if is_on(Bug::WeakCleared) {
             return None;
         }
@@ -913,16 +962,25 @@ impl<V: Vm> RootVisitor for Pins<'_, V> {
     }
 }
 
-impl<V: Vm, const SHARED: bool, const MOVES: bool> WeakLookup for Tracer<'_, V, SHARED, MOVES> {
+impl<V: Vm, const SHARED: bool, const MOVES: bool, const WATCH: bool> WeakLookup
+    for Tracer<'_, V, SHARED, MOVES, false, WATCH>
+{
     fn get(&self, object: ObjectReference) -> Option<ObjectReference> {
         Outcomes::<V>::new(self.trace).get(object)
     }
 }
 
-impl<V: Vm, const SHARED: bool, const MOVES: bool> WeakVisitor for Tracer<'_, V, SHARED, MOVES> {
+impl<V: Vm, const SHARED: bool, const MOVES: bool, const WATCH: bool> WeakVisitor
+    for Tracer<'_, V, SHARED, MOVES, false, WATCH>
+{
     fn keep(&mut self, object: ObjectReference) -> ObjectReference {
+        let address = object.to_address().as_usize();
+        if let Some(now) = WeakLookup::get(self, object) {
+            // It lives by itself. (Not so if the seeded bug says that all are dead.)
+            return now;
+        }
         self.trace.kept.fetch_add(1, Ordering::Relaxed);
-        let now = self.reach(object.to_address().as_usize());
+        let now = self.reach(address);
         self.run(None);
         // SAFETY: an object's place is never 0.
         unsafe { ObjectReference::from_address_unchecked(Address::new(now)) }

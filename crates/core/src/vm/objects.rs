@@ -27,6 +27,21 @@ pub trait SlotFormat: Copy + Send + Sync + 'static {
     /// # Safety
     /// `slot` is a writable slot of this format, and nobody else writes it meanwhile.
     unsafe fn store(self, slot: Address, object: ObjectReference);
+
+    /// Makes it refer to nothing: [`SlotFormat::load`] gives `None` then. By default it becomes 0; a format with tags may want another
+    /// value of the runtime's.
+    ///
+    /// # Safety
+    /// As for [`SlotFormat::store`].
+    unsafe fn clear(self, slot: Address) {
+        if Self::BYTES == 4 {
+            // SAFETY: the caller's promise.
+            unsafe { &*slot.as_ptr::<AtomicU32>() }.store(0, Ordering::Relaxed);
+        } else {
+            // SAFETY: as above.
+            unsafe { word(slot) }.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A word that a mutator may write while a worker reads it: the loads and stores of slots are relaxed atomics, which cost the
@@ -221,6 +236,19 @@ pub unsafe trait Vm: Sized + Send + Sync + 'static {
     /// Reports one of these parts, from 0 on. World stopped; several workers at once, each with parts of its own.
     fn roots_of<R: RootVisitor>(&self, part: usize, visit: &mut R) {
         let _ = (part, visit);
+    }
+
+    /// The runtime has weak tables of its own in which the life of one object depends on that of another: [`Vm::weak_tables`].
+    const WEAK_TABLES: bool = false;
+
+    /// After the closure: keeps what the runtime's own weak tables hold by now ([`WeakLookup::get`] says whether a key lives). Called again
+    /// and again until a call keeps nothing that was not alive, also when finalizers and [`Vm::weak`] have kept more. World stopped, one
+    /// thread. It changes no references: that is for [`Vm::weak`] and [`Vm::weak_of`], which come later. Only with [`Vm::WEAK_TABLES`].
+    ///
+    /// Each round looks at the whole table, so a chain takes as many rounds as it has links, if they come in the wrong order; the heap's
+    /// own ephemerons ([`crate::Mutator::add_ephemeron`]) do not.
+    fn weak_tables<W: WeakVisitor>(&self, visit: &mut W) {
+        let _ = visit;
     }
 
     /// After the closure: the runtime's weak references. World stopped, one thread. A plan that slides calls it a second time in

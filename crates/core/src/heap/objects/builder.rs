@@ -8,6 +8,7 @@ use crate::collect::Yields;
 use crate::collect::cycle::TraceStacks;
 use crate::collect::gate::Gate;
 use crate::collect::local::Locals;
+use crate::collect::references::References;
 use crate::collect::trace::TraceStack;
 use crate::error::{HeapError, LimitError, OptionError};
 use crate::event::Listener;
@@ -274,6 +275,7 @@ impl Builder {
             orphans: Mutex::new(Vec::new()),
             background: Background::default(),
             immortals: Mutex::new(Immortals::default()),
+            references: References::new(clock::monotonic_ns()),
             yields,
             full_next: AtomicBool::new(false),
             collections: AtomicU64::new(0),

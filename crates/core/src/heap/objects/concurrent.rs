@@ -155,6 +155,7 @@ fn mark<V: Vm>(inner: &Arc<Inner<V>>) {
             stayed: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
             kept: AtomicUsize::new(0),
+            waiting: None,
         };
         // SAFETY: this thread is inside of the gate, so no pause is under way, and nobody else uses the stacks outside of one.
         let stack = unsafe { inner.stacks.stack(0) };

@@ -4,16 +4,19 @@ mod builder;
 mod concurrent;
 mod limits;
 mod mutator;
+mod references;
 mod sizing;
 mod tend;
 
 pub use builder::Builder;
 pub use limits::Limits;
 pub use mutator::{Mutator, PinGuard};
+pub use references::{Weak, WeakMap};
 
 use crate::collect::Yields;
 use crate::collect::cycle::{Pause, TraceStacks};
 use crate::collect::local::{Barrier, Local, Locals};
+use crate::collect::references::References;
 use crate::error::{AllocError, HeapError, LimitError};
 use crate::event::{Cause, CollectionStats, Event, Listener};
 use crate::options::Options;
@@ -102,6 +105,7 @@ struct Inner<V: Vm> {
     orphans: Mutex<Vec<usize>>,
     /// Objects that live as long as the heap.
     immortals: Mutex<Immortals>,
+    references: References,
     /// For plans that mark while mutators run.
     background: concurrent::Background,
     yields: Yields,
@@ -411,6 +415,8 @@ impl<V: Vm> Inner<V> {
             orphans: &orphans,
             immortals: &immortals.all[young..],
             overwritten: &overwritten,
+            references: &self.references,
+            soft: self.options.soft_references,
             alone,
             verify: self.options.verify,
             listener: self.listener.as_deref(),
@@ -475,6 +481,7 @@ impl<V: Vm> Inner<V> {
                 .collected(&self.facts, &after, &swept, stats.full, &spent);
             self.full_next.store(next_full, Ordering::Relaxed);
         }
+        self.references.set_now(clock::monotonic_ns());
         stats.live_bytes = self.sizing.live();
         stats.heap_bytes = after.used * PAGE;
         stats.cpu_ns = clock::thread_cpu_ns().saturating_sub(cpu);
@@ -511,6 +518,7 @@ impl<V: Vm> Inner<V> {
             self.locals.each(|local| {
                 lost |= core::mem::take(&mut local.log_lost);
                 mutator::retire(&self.space, local);
+                self.references.adopt(&mut local.registered);
             });
         }
         lost
@@ -547,6 +555,7 @@ impl<V: Vm> Inner<V> {
             allocated: 0,
             stress: self.options.stress,
             yields: Yields::new(self.options.yields, 128 + self.locals.count()),
+            registered: Box::default(),
             thread,
         }
     }

@@ -33,7 +33,7 @@ const EFFORTS: [Effort; 3] = [Effort::Usual, Effort::Full, Effort::Emergency];
 /// It is *inside* of the heap: collections wait for it, until it polls, allocates, or goes outside. References that it holds
 /// are good until then; what is to survive, the runtime has to report as a root.
 pub struct Mutator<V: Vm> {
-    inner: Arc<Inner<V>>,
+    pub(super) inner: Arc<Inner<V>>,
     local: NonNull<Local<V>>,
 }
 
@@ -60,7 +60,7 @@ impl<V: Vm> Mutator<V> {
     }
 
     #[inline(always)]
-    fn local(&mut self) -> &mut Local<V> {
+    pub(super) fn local(&mut self) -> &mut Local<V> {
         // SAFETY: the record is in the heap's list until this is dropped; the thread is inside of the heap, so the collector
         // does not look at it.
         unsafe { self.local.as_mut() }
@@ -709,7 +709,7 @@ impl<V: Vm> Mutator<V> {
         }
     }
 
-    fn remember(&mut self, word: usize) {
+    pub(super) fn remember(&mut self, word: usize) {
         let most = if self.inner.options.stress == 0 {
             HAND_OVER
         } else {
@@ -724,15 +724,6 @@ impl<V: Vm> Mutator<V> {
         if local.barrier == Barrier::Snapshot && local.log.len() >= most {
             let inner = self.inner();
             let _ = inner.background.hand_over(&mut self.local().log);
-        }
-    }
-
-    /// The runtime read this reference out of a weak one, and keeps it. Not a safepoint. (While marking concurrently nobody
-    /// else may have seen it.)
-    #[inline]
-    pub fn read_weakly(&mut self, object: ObjectReference) {
-        if self.local().barrier == Barrier::Snapshot {
-            self.remember(object.to_address().as_usize());
         }
     }
 
@@ -894,6 +885,7 @@ impl<V: Vm> Drop for Mutator<V> {
         let local = unsafe { inner.locals.remove(self.local.as_ptr()) };
         if let Some(mut local) = local {
             retire(&inner.space, &mut local);
+            inner.references.adopt(&mut local.registered);
             inner
                 .allocated
                 .fetch_add(local.allocated, Ordering::Relaxed);
