@@ -35,7 +35,7 @@ pub use error::{AllocError, FreeError, HeapError, LimitError, OptionError, Refer
 pub use event::{Cause, CollectionStats, Event, Listener, Violation};
 pub use heap::{
     Builder, Heap, HeapUsage, Limits, Measured, Mutator, PinGuard, Scavenger, SizingPolicy, Usage,
-    Weak, WeakMap, WordBuilder, WordHeap,
+    Weak, WeakMap, WordBuilder, WordHeap, WordStep,
 };
 pub use heapwright_address::{Address, ObjectReference, WildWord};
 pub use heapwright_os::{Machine, Pressure};

@@ -51,6 +51,7 @@ pub mod pthread;
 pub mod readable;
 pub mod report;
 pub mod roots;
+mod scavenge;
 pub mod stack;
 pub mod state;
 pub mod stop;

@@ -99,6 +99,7 @@ unsafe impl WordVm for BoehmVm {
     fn after_start(&self, stats: &CollectionStats) {
         config::collection_event(event::RECLAIM_END);
         report::collected(stats);
+        crate::scavenge::collected(stats);
         config::collected(stats);
         finalize::after_start();
         disclaim::ask();

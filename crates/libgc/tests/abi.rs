@@ -147,6 +147,18 @@ fn at_the_limit_the_client_is_asked_and_then_null_given() {
 }
 
 #[test]
+fn memory_that_died_goes_back_though_the_program_sleeps() {
+    let library = library().join("libgc.so.1");
+    let program = compile("returned", &[library.to_str().unwrap()]);
+    run(&program, &[], &[]);
+    run(
+        &program,
+        &[],
+        &[("HEAPWRIGHT_POISON", "1"), ("HEAPWRIGHT_VERIFY", "1")],
+    );
+}
+
+#[test]
 fn threads_of_every_origin_may_allocate_block_and_end() {
     program("threads", "1000");
 }

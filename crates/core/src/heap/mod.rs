@@ -10,4 +10,4 @@ mod words;
 pub use objects::{Builder, Heap, HeapUsage, Limits, Mutator, PinGuard, Weak, WeakMap};
 pub use policy::{Measured, SizingPolicy};
 pub use scavenger::Scavenger;
-pub use words::{Usage, WordBuilder, WordHeap};
+pub use words::{Usage, WordBuilder, WordHeap, WordStep};

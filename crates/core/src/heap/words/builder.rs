@@ -165,6 +165,7 @@ impl WordBuilder {
             locked: UnsafeCell::new(Locked {
                 stock,
                 trigger: Trigger::new(&options),
+                tending: super::tend::Tending::new(&options),
             }),
             yields: Yields::new(options.yields, workers),
             options,

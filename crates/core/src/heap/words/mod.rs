@@ -1,8 +1,10 @@
 //! A heap as a value: what a runtime allocates from.
 
 pub(in crate::heap) mod builder;
+mod tend;
 
 pub use builder::WordBuilder;
+pub use tend::WordStep;
 
 use super::trigger::{self, Trigger};
 use crate::alloc::size_class::{CLASS_COUNT, class_of};
@@ -52,6 +54,7 @@ pub struct Usage {
 pub(super) struct Locked {
     pub(super) stock: Stock,
     pub(super) trigger: Trigger,
+    tending: tend::Tending,
 }
 
 /// A heap of one runtime. See the crate's documentation.
@@ -586,6 +589,7 @@ impl<V: WordVm> WordHeap<V> {
             0
         };
         locked.trigger.collected(&stats, resident);
+        locked.resize(&stats, allocated);
         self.live.store(stats.live_bytes, Ordering::Relaxed);
         if surplus > 0 {
             let idle = locked.stock.pages().idle_pages() * PAGE;
@@ -694,6 +698,12 @@ impl<V: WordVm> WordHeap<V> {
     /// Before `fork`: takes the lock, so that the child finds the heap in order.
     pub fn prepare_fork(&self) {
         self.lock.lock();
+    }
+
+    /// May threads be started for the heap? Not in a child after `fork` that has none of its own yet.
+    #[must_use]
+    pub fn may_have_helpers(&self) -> bool {
+        self.helpers.load(Ordering::Relaxed)
     }
 
     /// In a child after `fork`: it has created a thread, so workers can be created too.
