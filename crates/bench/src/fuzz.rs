@@ -38,6 +38,8 @@ pub enum Op {
     Strong(usize, usize),
     /// Pins a root's object; forgets the oldest pin.
     Pin(usize),
+    /// Asks a root's object for its identity hash.
+    Hash(usize),
     /// Allocates garbage of so many bytes.
     Garbage(usize),
     /// Collects everything.
@@ -81,7 +83,8 @@ pub fn program(seed: u64, length: usize) -> Vec<Op> {
             83..85 => Op::Weak(below(WEAKS), root),
             85..87 => Op::Strong(below(WEAKS), root),
             87..89 => Op::Pin(root),
-            89..95 => Op::Garbage(16 + below(600)),
+            89..91 => Op::Hash(root),
+            91..95 => Op::Garbage(16 + below(600)),
             95 => Op::Collect,
             96 => Op::Young,
             97 => Op::Background,
@@ -219,6 +222,8 @@ struct Shadow {
     /// Raw bytes; 0 for an array, which has no number of its own and is known by its first element.
     raw: usize,
     last: u64,
+    /// Its identity hash, if it was asked for that.
+    hash: Option<usize>,
 }
 
 struct Machine<'t, const HEADER: bool, const AMBIGUOUS: bool> {
@@ -337,6 +342,12 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> Machine<'_, HEADER, AMBIGUOUS> {
                 self.pin(root)?;
                 Ok(())
             }
+            Op::Hash(root) => {
+                if let (Some(object), Some(id)) = (self.object(root), self.roots[root]) {
+                    self.hash(object, id, true)?;
+                }
+                Ok(())
+            }
             Op::Collect => {
                 self.thread.collect();
                 Ok(())
@@ -372,6 +383,7 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> Machine<'_, HEADER, AMBIGUOUS> {
                 fields: vec![None; references],
                 raw,
                 last: word,
+                hash: None,
             },
         );
         self.set(root, Some(object), Some(id));
@@ -396,6 +408,7 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> Machine<'_, HEADER, AMBIGUOUS> {
                 fields,
                 raw: 0,
                 last: 0,
+                hash: None,
             },
         );
         self.set(root, Some(array), Some(id));
@@ -486,6 +499,24 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> Machine<'_, HEADER, AMBIGUOUS> {
         Ok(())
     }
 
+    /// The hash of an object that was asked before is what it was; `ask`: ask it now if it was not.
+    fn hash(&mut self, object: ObjectReference, id: u64, ask: bool) -> Result<(), String> {
+        let Some(shadow) = self.shadows.get_mut(&id) else {
+            return Ok(());
+        };
+        if shadow.hash.is_none() && !ask {
+            return Ok(());
+        }
+        let now = self.thread.mutator().identity_hash(object);
+        let before = *shadow.hash.get_or_insert(now);
+        if now != before {
+            return Err(format!(
+                "object {id} had the hash {before:#x} and has {now:#x}"
+            ));
+        }
+        Ok(())
+    }
+
     fn reachable(&self) -> HashSet<u64> {
         let mut seen = HashSet::new();
         let mut todo: Vec<u64> = self.roots.iter().flatten().copied().collect();
@@ -545,6 +576,7 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> Machine<'_, HEADER, AMBIGUOUS> {
             let (Some(object), Some(id)) = (object, id) else {
                 continue;
             };
+            self.hash(object, id, false)?;
             if let Some(before) = seen.insert(id, object) {
                 if !self.thread.same(before, object) {
                     return Err(format!("object {id} is at {before:?} and at {object:?}"));

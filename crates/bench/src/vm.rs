@@ -9,6 +9,9 @@
 //! | array | 1 | | references |
 //! | weak box | 2 | | 8: the raw word is the weak reference |
 //!
+//! Bits 5 and 6 say whether the object was asked for its identity hash, and whether it was moved since: then it has a word more at its
+//! end.
+//!
 //! Each thread has a shadow stack, which is its roots. Weak boxes are in lists of the machine, which it looks through after
 //! each trace.
 
@@ -16,10 +19,13 @@ use crate::runtime::{Full, Root, Runtime, Thread};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 use heapwright::{
-    Address, CollectionStats, Heap, Metadata, Mutator, ObjectReference, PinGuard, RootVisitor,
-    SlotVisitor, Vm, WeakLookup, WildWord, WordSlots,
+    Address, CollectionStats, HashBits, Heap, Metadata, Mutator, ObjectReference, PinGuard,
+    RootVisitor, SlotVisitor, TypeId, Vm, WeakLookup, WildWord, WordSlots,
 };
 use std::sync::Mutex;
+
+/// Free bits of the collector's byte, whether it uses that or not.
+const HASH: HashBits = HashBits::IN_COLLECTORS_BYTE;
 
 const OBJECT: u64 = 0;
 const ARRAY: u64 = 1 << 8;
@@ -80,7 +86,7 @@ fn field(object: ObjectReference, index: usize) -> Address {
 
 // SAFETY: 1: the header has both lengths, from the end of `allocate` on. 2: the fields behind the header. 3: the shadow stacks; the
 // machine has no other roots. 4: headers are written once, before anybody else sees the object, with the low bits as the heap
-// left them, and read without them. 5: `set` writes through the barrier. 6: no method does.
+// left them, and read without them; 7: nobody writes them later. 5: `set` writes through the barrier. 6: no method does.
 unsafe impl<const HEADER: bool, const AMBIGUOUS: bool> Vm for Machine<HEADER, AMBIGUOUS> {
     type Thread = Stack;
     type Slots = WordSlots;
@@ -91,6 +97,7 @@ unsafe impl<const HEADER: bool, const AMBIGUOUS: bool> Vm for Machine<HEADER, AM
         Metadata::Side
     };
     const OBJECT_MAP: bool = AMBIGUOUS;
+    const HASH: Option<HashBits> = Some(HASH);
     const PINS: bool = AMBIGUOUS;
 
     #[inline(always)]
@@ -101,7 +108,20 @@ unsafe impl<const HEADER: bool, const AMBIGUOUS: bool> Vm for Machine<HEADER, AM
     #[inline(always)]
     fn size(&self, object: ObjectReference) -> usize {
         let header = header(object);
-        (8 + references(header) * 8 + raw_bytes(header)).max(16)
+        let bytes = (8 + references(header) * 8 + raw_bytes(header)).max(16);
+        HASH.size(header as usize, bytes)
+    }
+
+    fn type_of(&self, object: ObjectReference) -> TypeId {
+        TypeId((header(object) >> 8 & 0xff) as u32)
+    }
+
+    fn type_name(&self, id: TypeId) -> String {
+        ["object", "array", "weak box"]
+            .get(id.0 as usize)
+            .copied()
+            .unwrap_or("unknown")
+            .to_owned()
     }
 
     #[inline(always)]
@@ -218,6 +238,11 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> EmbeddedThread<HEADER, AMBIGUOUS
     /// Begins a collection that goes on while the program runs, where the plan has such.
     pub fn collect_in_background(&mut self) {
         self.0.collect_in_background();
+    }
+
+    /// The mutator.
+    pub fn mutator(&mut self) -> &mut Mutator<Machine<HEADER, AMBIGUOUS>> {
+        &mut self.0
     }
 
     /// Keeps an object where it is until the guard is dropped.

@@ -125,6 +125,10 @@ bugs! {
     ListedTwice,
     /// Blocks that are handed out are not noted: a minor collection does not look at them.
     BlockNotTouched,
+    /// An object that moves does not take its identity hash along.
+    HashNotStored,
+    /// Identity hashes of objects that slide stay with the old addresses.
+    HashNotFollowed,
     /// One part of the weak references is not looked at.
     WeakPartSkipped,
     /// Objects slide into a block before its own have left it (found with the option `yields` only).

@@ -49,6 +49,24 @@ impl From<OsError> for AllocError {
     }
 }
 
+/// Why a pin was not taken back. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PinError {
+    /// The object has no counted pin: it was never pinned, or as often unpinned, or is pinned for ever.
+    NotPinned,
+}
+
+impl fmt::Display for PinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotPinned => "the object has no pin that could be taken back",
+        })
+    }
+}
+
+impl core::error::Error for PinError {}
+
 /// Why an explicit free was refused. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -31,16 +31,19 @@ pub use alloc::{FAST_KINDS, FastPath, LocalRuns};
 pub use collect::references::{
     Cleared, Ephemeron, Finalizable, FinalizerOrder, Reference, Strength,
 };
-pub use error::{AllocError, FreeError, HeapError, LimitError, OptionError, ReferenceError};
+pub use error::{
+    AllocError, FreeError, HeapError, LimitError, OptionError, PinError, ReferenceError,
+};
 pub use event::{Cause, CollectionStats, Event, Listener, Violation};
 pub use heap::{
-    Builder, Heap, HeapUsage, Limits, Measured, Mutator, PinGuard, Scavenger, SizingPolicy, Usage,
-    Weak, WeakMap, WordBuilder, WordHeap, WordStep,
+    Builder, Heap, HeapUsage, Limits, Measured, Mutator, PinGuard, Pinned, Scavenger, SizingPolicy,
+    TypeCount, Usage, Weak, WeakMap, WordBuilder, WordHeap, WordStep,
 };
 pub use heapwright_address::{Address, ObjectReference, WildWord};
 pub use heapwright_os::{Machine, Pressure};
 pub use options::{Decay, Evacuate, Options, PlanName, SizingChoice, Soft};
 pub use vm::{
-    Cell, Closure, CompressedSlots, Kind, KindTraits, MAX_KINDS, Metadata, RootVisitor, SlotFormat,
-    SlotVisitor, TaggedSlots, Vm, WeakLookup, WeakVisitor, WordSlots, WordVisitor, WordVm, World,
+    Cell, Closure, CompressedSlots, HashBits, Kind, KindTraits, MAX_KINDS, Metadata, RootVisitor,
+    SlotFormat, SlotVisitor, TaggedSlots, TypeId, Vm, WeakLookup, WeakVisitor, WordSlots,
+    WordVisitor, WordVm, World,
 };

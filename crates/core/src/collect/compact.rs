@@ -281,6 +281,9 @@ impl<V: Vm> Pause<'_, V> {
         // Objects are where they go by now, and the tables still say where that is.
         self.slide_references();
         vm.weak(&mut UpdateWeak(space));
+        if !is_on(Bug::HashNotFollowed) {
+            self.hashes.follow(|object| space.slide_target(object));
+        }
         self.weak_parts(|| UpdateWeak(space));
         space.end_slide(used);
         space.forget_held_live();

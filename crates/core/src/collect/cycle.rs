@@ -3,6 +3,7 @@
 //! A [`Pause`] proves that the world is stopped. Its steps are, in the order in which plans use them: what is to be traced
 //! ([`Pause::begin_full`], [`Pause::evacuate`]), [`Pause::trace`], [`Pause::weak`], and [`Pause::sweep`].
 
+use super::hashes::Hashes;
 use super::local::{Barrier, Locals};
 use super::references::{Processed, References};
 use super::trace::{Outcomes, Pins, Roots, Trace, TraceStack, Tracer};
@@ -64,6 +65,9 @@ pub struct Kind {
     pub minor: bool,
 }
 
+/// Takes what tells whether an object lives.
+pub(crate) type SettlePins = dyn Fn(&dyn Fn(usize) -> bool);
+
 /// Proof that the world is stopped.
 #[allow(missing_debug_implementations, reason = "holds the runtime")]
 pub struct Pause<'h, V: Vm> {
@@ -74,6 +78,10 @@ pub struct Pause<'h, V: Vm> {
     pub(crate) stacks: &'h TraceStacks,
     /// Objects that must not move.
     pub(crate) pinned: &'h [usize],
+    /// Of objects that slide.
+    pub(crate) hashes: &'h Hashes,
+    /// Told, after each trace, how to find out whether an object lives.
+    pub(crate) settle_pins: &'h SettlePins,
     /// Old objects that were written to by mutators that have ended.
     pub(crate) orphans: &'h [usize],
     /// Objects that live as long as the heap: all, or for a minor collection those that are young.
@@ -416,6 +424,10 @@ impl<'h, V: Vm> Pause<'h, V> {
             self.stats.cleared = done.cleared;
             self.stats.finalizable = done.finalizable;
             self.exact &= done.kept == 0;
+            let outcomes = Outcomes::<V>::on(space);
+            let lives = |object: usize| outcomes.of(object).is_some();
+            self.hashes.keep(lives);
+            (self.settle_pins)(&lives);
         }
         self.stats.weak_ns += clock::monotonic_ns() - start;
     }

@@ -7,6 +7,7 @@ pub mod cycle;
 pub mod gate;
 #[cfg(all(test, loom))]
 mod gate_models;
+mod hashes;
 pub mod local;
 pub mod marker;
 mod near;
@@ -16,6 +17,7 @@ pub mod words;
 pub mod yields;
 
 pub use cycle::{Kind, Pause};
+pub use hashes::Hashes;
 pub use local::{Barrier, Local};
 pub use marker::Marker;
 pub use words::{WordCollector, WordPause};

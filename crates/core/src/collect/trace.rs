@@ -21,7 +21,10 @@ use crate::alloc::BLOCK_BYTES;
 use crate::bugs::{Bug, is_on};
 use crate::space::objects::{Forward, Header, ObjectSpace, Region};
 use crate::space::tables::{Policy, Tables, prefetch};
-use crate::vm::{Metadata, RootVisitor, SlotFormat, SlotVisitor, Vm, WeakLookup, WeakVisitor};
+use crate::vm::{
+    HashBits, HashState, Metadata, RootVisitor, SlotFormat, SlotVisitor, Vm, WeakLookup,
+    WeakVisitor, hash_of,
+};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use heapwright_address::{Address, ObjectReference, WildWord};
 use heapwright_memory::MappedVec;
@@ -421,6 +424,11 @@ impl<'a, V: Vm, const SHARED: bool, const MOVES: bool, const YIELDS: bool, const
             Forward::Claimed(kept) => kept,
         };
         self.point();
+        if let Some(bits) = V::HASH
+            && bits.state(kept) == HashState::Address
+        {
+            return self.move_hashed(object, kept, bits);
+        }
         let bytes = self.size(object);
         let Some(copy) = self.room(bytes) else {
             return self.keep_in_place(object, kept, bytes);
@@ -434,6 +442,37 @@ impl<'a, V: Vm, const SHARED: bool, const MOVES: bool, const YIELDS: bool, const
             self.trace.space.mark_lines(copy, bytes, self.line_epoch);
         }
         self.point();
+        self.header.moved::<SHARED>(object, copy);
+        self.copied += bytes;
+        (copy, Next::Copied)
+    }
+
+    /// Moves a claimed object that was asked for its hash: the copy has a word more, with the hash.
+    #[cold]
+    #[inline(never)]
+    fn move_hashed(&mut self, object: usize, kept: usize, bits: HashBits) -> (usize, Next) {
+        let old = self.size(object);
+        // SAFETY: not zero: it lies in the heap's range.
+        let reference = unsafe { ObjectReference::from_address_unchecked(Address::new(object)) };
+        let kept_now = bits.stored(kept);
+        let size = bits.size(kept_now, self.trace.vm.size(reference));
+        let align = if V::OBJECT_MAP { 16 } else { 8 };
+        let bytes = (size + align - 1) & !(align - 1);
+        let Some(copy) = self.room(bytes) else {
+            return self.keep_in_place(object, kept, old);
+        };
+        // SAFETY: as in `move_object`; the copy has a word more than the object.
+        unsafe { copy_words(object, copy, old) };
+        if !is_on(Bug::HashNotStored) {
+            // SAFETY: the last word of the copy, which is this worker's.
+            unsafe { Address::new(copy + size - 8).store(hash_of(object)) };
+        }
+        let immix = self.trace.to == Policy::Immix;
+        self.header
+            .complete::<SHARED>(copy, kept_now, immix, self.trace.unlog);
+        if immix {
+            self.trace.space.mark_lines(copy, bytes, self.line_epoch);
+        }
         self.header.moved::<SHARED>(object, copy);
         self.copied += bytes;
         (copy, Next::Copied)

@@ -7,7 +7,9 @@ mod scavenger;
 mod trigger;
 mod words;
 
-pub use objects::{Builder, Heap, HeapUsage, Limits, Mutator, PinGuard, Weak, WeakMap};
+pub use objects::{
+    Builder, Heap, HeapUsage, Limits, Mutator, PinGuard, Pinned, TypeCount, Weak, WeakMap,
+};
 pub use policy::{Measured, SizingPolicy};
 pub use scavenger::Scavenger;
 pub use words::{Usage, WordBuilder, WordHeap, WordStep};

@@ -3,6 +3,7 @@
 //! A runtime implements [`Vm`] on a value that its heap owns. References are the addresses of objects' first bytes; fields
 //! and roots that hold them are *slots*, which the collector updates when objects move.
 
+use super::identity::HashBits;
 use crate::event::CollectionStats;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use heapwright_address::{Address, ObjectReference, WildWord};
@@ -133,6 +134,10 @@ impl SlotFormat for TaggedSlots {
     }
 }
 
+/// A type of objects, as the runtime numbers them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TypeId(pub u32);
+
 /// Where the collector keeps what it must know of each object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metadata {
@@ -192,6 +197,9 @@ pub trait WeakVisitor: WeakLookup {
 ///    its next safepoint.
 /// 6. None of the methods allocates on this heap or waits for a mutator. `size` and `scan` may be called by many threads at
 ///    once, and read nothing but the object itself.
+/// 7. With [`Vm::HASH`], those two bits of an object's first word are the heap's, and 0 in a new object. Whoever writes the word
+///    later does so by atomic read-modify-writes that leave them. An object that was hashed and then moved has a word more at its
+///    end, and [`Vm::size`] counts it: [`HashBits::size`].
 pub unsafe trait Vm: Sized + Send + Sync + 'static {
     /// What the runtime keeps for each mutator, such as its shadow stack. The collector hands it to
     /// [`Vm::thread_roots`] while the mutator is stopped.
@@ -206,6 +214,9 @@ pub unsafe trait Vm: Sized + Send + Sync + 'static {
     /// The heap is to know which addresses are objects: for ambiguous roots, interior pointers, and to enumerate objects. It
     /// costs a write of a bit per allocation; objects are aligned to 16 bytes.
     const OBJECT_MAP: bool = false;
+
+    /// Where objects have the two bits for identity hashes; without them there are none. See rule 7.
+    const HASH: Option<HashBits> = None;
 
     /// The runtime reports pinned or ambiguous roots. Roots are then scanned twice by plans that move objects.
     const PINS: bool = false;
@@ -267,6 +278,21 @@ pub unsafe trait Vm: Sized + Send + Sync + 'static {
     /// parts of its own.
     fn weak_of<W: WeakLookup>(&self, part: usize, visit: &mut W) {
         let _ = (part, visit);
+    }
+
+    /// The object's type, by a number of the runtime's own. Any thread; reads nothing but the object itself.
+    fn type_of(&self, object: ObjectReference) -> TypeId {
+        let _ = object;
+        TypeId(0)
+    }
+
+    /// What people call a type.
+    fn type_name(&self, id: TypeId) -> String {
+        if id.0 == 0 {
+            "object".to_owned()
+        } else {
+            format!("type {}", id.0)
+        }
     }
 
     /// A collection has ended. World running again, on the thread that collected.

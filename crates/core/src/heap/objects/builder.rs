@@ -1,15 +1,16 @@
 use super::concurrent::Background;
 use super::limits::{Bounds, Limits};
+use super::pins::Pins;
 use super::sizing::Sizing;
 use super::tend::Tending;
 use super::{Clocks, Heap, Immortals, Inner};
 use crate::alloc::BLOCK_BYTES;
-use crate::collect::Yields;
 use crate::collect::cycle::TraceStacks;
 use crate::collect::gate::Gate;
 use crate::collect::local::Locals;
 use crate::collect::references::References;
 use crate::collect::trace::TraceStack;
+use crate::collect::{Hashes, Yields};
 use crate::error::{HeapError, LimitError, OptionError};
 use crate::event::Listener;
 use crate::heap::policy::{self, SizingPolicy};
@@ -27,7 +28,6 @@ use core::sync::atomic::{AtomicBool, AtomicU64};
 use heapwright_memory::{DenseMapper, MappedVec, Scope, SideLayout, SideMemory, SideMetadataSpec};
 use heapwright_os::{Machine, Port, Reservation, clock, real_port};
 use heapwright_work::{Config, Pool};
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 /// From this size on, in bytes, a heap asks for huge pages by itself: there tracing waits for the memory, a third less with them,
@@ -263,7 +263,8 @@ impl Builder {
             locals: Locals::default(),
             pool,
             stacks: TraceStacks::new(stacks),
-            pinned: Mutex::new(HashMap::new()),
+            pins: Pins::default(),
+            hashes: Hashes::default(),
             listener,
             sizing,
             spent: Mutex::new(Clocks {

@@ -1,22 +1,26 @@
 //! The heap of a runtime that knows its references.
 
 mod builder;
+mod census;
 mod concurrent;
 mod limits;
 mod mutator;
+mod pins;
 mod references;
 mod sizing;
 mod tend;
 
 pub use builder::Builder;
+pub use census::TypeCount;
 pub use limits::Limits;
-pub use mutator::{Mutator, PinGuard};
+pub use mutator::Mutator;
+pub use pins::{PinGuard, Pinned};
 pub use references::{Weak, WeakMap};
 
-use crate::collect::Yields;
 use crate::collect::cycle::{Pause, TraceStacks};
 use crate::collect::local::{Barrier, Local, Locals};
 use crate::collect::references::References;
+use crate::collect::{Hashes, Yields};
 use crate::error::{AllocError, HeapError, LimitError};
 use crate::event::{Cause, CollectionStats, Event, Listener};
 use crate::options::Options;
@@ -30,8 +34,8 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use heapwright_address::{ObjectReference, WildWord};
 use heapwright_os::{Machine, Pressure, clock};
 use heapwright_work::Pool;
+use pins::Pins;
 use sizing::{Sizing, Spent};
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tend::Tending;
 
@@ -92,7 +96,8 @@ struct Inner<V: Vm> {
     locals: Locals<V>,
     pool: Pool,
     stacks: TraceStacks,
-    pinned: Mutex<HashMap<usize, usize>>,
+    pins: Pins,
+    hashes: Hashes,
     listener: Option<Box<dyn Listener>>,
     sizing: Sizing,
     /// CPU time and allocation since the last full collection.
@@ -222,14 +227,6 @@ impl<V: Vm> Heap<V> {
         self.0.sizing.external_freed(bytes);
     }
 
-    /// Keeps an object where it is until the guard is dropped; counted. It is not kept alive. Mutator running.
-    ///
-    /// Plans that copy keep the object's whole block of 32 KiB in place, with all in it that is reached.
-    #[must_use]
-    pub fn pin(&self, object: ObjectReference) -> PinGuard<V> {
-        PinGuard::new(Arc::clone(&self.0), object)
-    }
-
     /// The object around an address: for interior pointers. Needs [`Vm::OBJECT_MAP`], or an object in size classes or pages of
     /// its own. Mutator running or world stopped.
     #[must_use]
@@ -247,10 +244,6 @@ impl<V: Vm> Heap<V> {
 }
 
 impl<V: Vm> Inner<V> {
-    fn pins(&self) -> MutexGuard<'_, HashMap<usize, usize>> {
-        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn immortals(&self) -> MutexGuard<'_, Immortals> {
         self.immortals
             .lock()
@@ -398,7 +391,7 @@ impl<V: Vm> Inner<V> {
         let overwritten = self.background.take_overwritten();
         let mut pinned: Vec<usize> = Vec::new();
         if self.facts.moves {
-            pinned.extend(self.pins().keys());
+            self.pins.addresses(&mut pinned);
         }
         let mut immortals = self.immortals();
         let young = if full || begin { 0 } else { immortals.old };
@@ -412,6 +405,8 @@ impl<V: Vm> Inner<V> {
             pool: &self.pool,
             stacks: &self.stacks,
             pinned: &pinned,
+            hashes: &self.hashes,
+            settle_pins: &|lives| self.pins.keep(lives),
             orphans: &orphans,
             immortals: &immortals.all[young..],
             overwritten: &overwritten,

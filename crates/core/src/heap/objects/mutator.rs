@@ -1,8 +1,9 @@
 //! A mutator: what allocates, and writes references.
 
 use super::concurrent::HAND_OVER;
+use super::pins::PinGuard;
 use super::tend::Wish;
-use super::{Effort, Inner, Limits};
+use super::{Effort, Heap, Inner, Limits};
 use crate::alloc::size_class::{CLASS_OF_GRANULES, CLASS_OF_WORDS, GRANULE_CLASS_COUNT};
 use crate::alloc::{
     After, BLOCK_BYTES, CLASSES, Cursor, FastPath, LocalRuns, MAX_SMALL, Run, Small,
@@ -573,6 +574,12 @@ impl<V: Vm> Mutator<V> {
         self.inner.sizing.external_freed(bytes);
     }
 
+    /// Its heap.
+    #[must_use]
+    pub fn heap(&self) -> Heap<V> {
+        Heap(Arc::clone(&self.inner))
+    }
+
     pub(super) fn inner<'a>(&self) -> &'a Inner<V> {
         // SAFETY: the heap lives as long as this mutator, and the reference is used within one of its methods.
         unsafe { &*Arc::as_ptr(&self.inner) }
@@ -896,46 +903,5 @@ impl<V: Vm> Drop for Mutator<V> {
             }
         }
         inner.gate.leave();
-    }
-}
-
-/// Keeps an object where it is: see [`super::Heap::pin`].
-pub struct PinGuard<V: Vm> {
-    inner: Arc<Inner<V>>,
-    object: ObjectReference,
-}
-
-impl<V: Vm> core::fmt::Debug for PinGuard<V> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_tuple("PinGuard").field(&self.object).finish()
-    }
-}
-
-impl<V: Vm> PinGuard<V> {
-    pub(super) fn new(inner: Arc<Inner<V>>, object: ObjectReference) -> Self {
-        *inner
-            .pins()
-            .entry(object.to_address().as_usize())
-            .or_insert(0) += 1;
-        Self { inner, object }
-    }
-
-    /// The object.
-    #[must_use]
-    pub fn object(&self) -> ObjectReference {
-        self.object
-    }
-}
-
-impl<V: Vm> Drop for PinGuard<V> {
-    fn drop(&mut self) {
-        let key = self.object.to_address().as_usize();
-        let mut pins = self.inner.pins();
-        if let Some(count) = pins.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                pins.remove(&key);
-            }
-        }
     }
 }

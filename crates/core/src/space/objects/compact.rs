@@ -69,6 +69,12 @@ impl ObjectSpace {
         }
     }
 
+    /// May objects around this address slide? Mutator running, or world stopped.
+    pub(crate) fn is_sliding(&self, object: usize) -> bool {
+        let offset = object.wrapping_sub(self.tables().base());
+        offset < self.range() && self.tables().entry(offset).is(Policy::Compact)
+    }
+
     /// Calls `visit` with each live object of a block, in order; `size` gives an object's size, by its address.
     pub(crate) fn for_each_live(
         &self,
