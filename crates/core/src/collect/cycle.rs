@@ -66,7 +66,7 @@ pub struct Kind {
 }
 
 /// Takes what tells whether an object lives.
-pub(crate) type SettlePins = dyn Fn(&dyn Fn(usize) -> bool);
+pub(crate) type SettlePins<'a> = dyn Fn(&dyn Fn(usize) -> bool) + 'a;
 
 /// Proof that the world is stopped.
 #[allow(missing_debug_implementations, reason = "holds the runtime")]
@@ -81,7 +81,7 @@ pub struct Pause<'h, V: Vm> {
     /// Of objects that slide.
     pub(crate) hashes: &'h Hashes,
     /// Told, after each trace, how to find out whether an object lives.
-    pub(crate) settle_pins: &'h SettlePins,
+    pub(crate) settle_pins: &'h SettlePins<'h>,
     /// Old objects that were written to by mutators that have ended.
     pub(crate) orphans: &'h [usize],
     /// Objects that live as long as the heap: all, or for a minor collection those that are young.
