@@ -9,6 +9,7 @@ use crate::vm::{Embedded, EmbeddedThread};
 use crate::workload::Random;
 use heapwright::{ObjectReference, PinGuard};
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 /// Roots of a program.
 const ROOTS: usize = 24;
@@ -164,21 +165,9 @@ pub fn small_holes<const HEADER: bool, const AMBIGUOUS: bool>(
         thread: &mut EmbeddedThread<HEADER, AMBIGUOUS>,
         objects: usize,
     ) -> Result<Result<(), String>, Full> {
-        let holes = thread.array(objects)?;
-        let holes = thread.push(Some(holes));
-        let small = thread.array(objects * 8)?;
-        let small = thread.push(Some(small));
-        let fill = |thread: &mut EmbeddedThread<HEADER, AMBIGUOUS>, root, count, raw| {
-            for index in 0..count {
-                let object = thread.object(0, raw)?;
-                thread.set_raw(object, 0, index as u64);
-                if let Some(array) = thread.root(root) {
-                    thread.set(array, index, Some(object));
-                }
-            }
-            Ok(())
-        };
-        fill(thread, holes, objects, LINE_OBJECT)?;
+        let holes = push_array(thread, objects)?;
+        let small = push_array(thread, objects * 8)?;
+        fill(thread, holes, 0..objects, LINE_OBJECT)?;
         if let Some(array) = thread.root(holes) {
             for index in (0..objects).filter(|index| index % 3 != 0) {
                 thread.set(array, index, None);
@@ -189,30 +178,98 @@ pub fn small_holes<const HEADER: bool, const AMBIGUOUS: bool>(
             let _ = thread.object(0, 3 * LINE_OBJECT)?;
         }
         thread.collect_young();
-        fill(thread, small, objects * 8, 24)?;
-        for index in 0..objects * 8 {
-            let object = thread
-                .root(small)
-                .and_then(|array| thread.get(array, index));
-            if object.map(|o| thread.raw(o, 0)) != Some(index as u64) {
-                return Ok(Err(format!("small object {index} was overwritten")));
-            }
-        }
-        for index in (0..objects).step_by(3) {
-            let object = thread
-                .root(holes)
-                .and_then(|array| thread.get(array, index));
-            if object.map(|o| thread.raw(o, 0)) != Some(index as u64) {
-                return Ok(Err(format!("object {index} was overwritten")));
-            }
-        }
+        fill(thread, small, 0..objects * 8, 24)?;
+        let right = numbered(thread, small, 0..objects * 8)
+            .and_then(|()| numbered(thread, holes, (0..objects).step_by(3)));
         thread.truncate(0);
-        Ok(Ok(()))
+        Ok(right)
     }
     let Ok(mut thread) = runtime.attach() else {
         return Ok(());
     };
     steps(&mut thread, objects).unwrap_or(Ok(()))
+}
+
+/// Blocks of cells that a thread left unfinished, which is when they are listed for others, and in which nothing outlives a minor
+/// collection. Then objects of their sizes and of others, to be where the blocks are: `objects` of each size.
+///
+/// # Errors
+/// An object that is not what it was.
+pub fn unfinished_blocks<const HEADER: bool, const AMBIGUOUS: bool>(
+    runtime: &Embedded<HEADER, AMBIGUOUS>,
+    objects: usize,
+) -> Result<(), String> {
+    /// Raw bytes of objects in different size classes, and of large ones.
+    const SIZES: [usize; 7] = [24, 56, 120, 248, 504, 1016, 8184];
+    fn steps<const HEADER: bool, const AMBIGUOUS: bool>(
+        thread: &mut EmbeddedThread<HEADER, AMBIGUOUS>,
+        objects: usize,
+    ) -> Result<Result<(), String>, Full> {
+        let all = objects * SIZES.len();
+        // Large, to be in no block of cells.
+        let held = push_array(thread, all.max(1024))?;
+        thread.collect();
+        for raw in SIZES {
+            let _ = thread.object(0, raw)?;
+        }
+        thread.collect_young();
+        // The largest first: they take the blocks that are free, and the small ones those that are listed.
+        for (turn, raw) in SIZES.into_iter().rev().enumerate() {
+            fill(thread, held, turn * objects..(turn + 1) * objects, raw)?;
+        }
+        let mut right = numbered(thread, held, 0..all);
+        thread.collect_young();
+        right = right.and_then(|()| numbered(thread, held, 0..all));
+        thread.collect();
+        right = right.and_then(|()| numbered(thread, held, 0..all));
+        thread.truncate(0);
+        Ok(right)
+    }
+    let Ok(mut thread) = runtime.attach() else {
+        return Ok(());
+    };
+    steps(&mut thread, objects).unwrap_or(Ok(()))
+}
+
+/// A root that holds a new array.
+fn push_array<const HEADER: bool, const AMBIGUOUS: bool>(
+    thread: &mut EmbeddedThread<HEADER, AMBIGUOUS>,
+    length: usize,
+) -> Result<Root, Full> {
+    let array = thread.array(length)?;
+    Ok(thread.push(Some(array)))
+}
+
+/// New objects of `raw` bytes at those places of the array in a root, each with its place as its contents.
+fn fill<const HEADER: bool, const AMBIGUOUS: bool>(
+    thread: &mut EmbeddedThread<HEADER, AMBIGUOUS>,
+    root: Root,
+    places: Range<usize>,
+    raw: usize,
+) -> Result<(), Full> {
+    for index in places {
+        let object = thread.object(0, raw)?;
+        thread.set_raw(object, 0, index as u64);
+        if let Some(array) = thread.root(root) {
+            thread.set(array, index, Some(object));
+        }
+    }
+    Ok(())
+}
+
+/// Has each of those objects still its place as its contents?
+fn numbered<const HEADER: bool, const AMBIGUOUS: bool>(
+    thread: &EmbeddedThread<HEADER, AMBIGUOUS>,
+    root: Root,
+    mut places: impl Iterator<Item = usize>,
+) -> Result<(), String> {
+    let wrong = places.find(|&index| {
+        let object = thread.root(root).and_then(|array| thread.get(array, index));
+        object.map(|o| thread.raw(o, 0)) != Some(index as u64)
+    });
+    wrong.map_or(Ok(()), |index| {
+        Err(format!("object {index} was overwritten"))
+    })
 }
 
 /// What the shadow knows of an object.

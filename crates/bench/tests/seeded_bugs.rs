@@ -96,7 +96,7 @@ fn suite(shift: u64) {
 
 /// Random programs again, with what makes errors show.
 fn with_modes(shift: u64) {
-    many_slide();
+    many_slide(MODES);
     for seed in shift + 1..shift + 7 {
         for info in plan::ALL
             .iter()
@@ -109,7 +109,7 @@ fn with_modes(shift: u64) {
 }
 
 /// Many blocks slide at once, by two workers.
-fn many_slide() {
+fn many_slide(modes: &[(&str, &str)]) {
     let settings = Settings {
         scale: 0.01,
         seed: 5,
@@ -121,7 +121,7 @@ fn many_slide() {
         .unwrap()
         .checksum;
     let spec = Spec {
-        options: MODES
+        options: modes
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
@@ -170,7 +170,28 @@ fn small_holes<const HEADER: bool>() {
     assert_eq!(runtime.0.vm().record().1, 0);
 }
 
+/// Blocks that are listed become empty in a minor collection.
+fn unfinished_blocks<const HEADER: bool>() {
+    let mut options = Options::default();
+    options.set("plan", "stickymarksweep").unwrap();
+    options.set("max", "16m").unwrap();
+    options.set("nursery", "8m").unwrap();
+    options.set("verify", "1").unwrap();
+    let heap = Heap::<Machine<HEADER, false>>::builder()
+        .options(options)
+        .build(Machine::<HEADER, false>::default())
+        .unwrap();
+    let runtime = Embedded(heap);
+    for _ in 0..3 {
+        fuzz::unfinished_blocks(&runtime, 500).unwrap();
+    }
+    assert_eq!(runtime.0.vm().record().1, 0);
+}
+
 fn plain(shift: u64) {
+    unfinished_blocks::<false>();
+    unfinished_blocks::<true>();
+    many_slide(&[]);
     small_holes::<false>();
     small_holes::<true>();
     hidden::<false>();
