@@ -4,10 +4,15 @@
 //! ([`shrink`]). Each object has a number in its first raw word; the shadow says which fields it has, what they refer to, and
 //! what its last raw word is. After every so many steps everything that the roots reach is compared.
 
+mod references;
+
+pub use references::{ReferenceOp, references};
+
 use crate::runtime::{Full, Root, Runtime, Thread};
 use crate::vm::{Embedded, EmbeddedThread};
 use crate::workload::Random;
-use heapwright::{ObjectReference, PinGuard};
+use heapwright::{ObjectReference, PinGuard, WeakMap};
+use references::{Registered, Special};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -51,6 +56,8 @@ pub enum Op {
     Background,
     /// Compares all that is reachable.
     Compare,
+    /// A step with reference objects, ephemerons, weak maps or finalizers.
+    Reference(ReferenceOp),
 }
 
 /// What went wrong, in which step.
@@ -281,6 +288,7 @@ struct Shadow {
     last: u64,
     /// Its identity hash, if it was asked for that.
     hash: Option<usize>,
+    special: Special,
 }
 
 struct Machine<'t, const HEADER: bool, const AMBIGUOUS: bool> {
@@ -291,6 +299,8 @@ struct Machine<'t, const HEADER: bool, const AMBIGUOUS: bool> {
     pins: Vec<PinGuard<crate::vm::Machine<HEADER, AMBIGUOUS>>>,
     next: u64,
     base: usize,
+    registered: Registered,
+    map: WeakMap<crate::vm::Machine<HEADER, AMBIGUOUS>>,
 }
 
 /// Runs a program on a new thread of the machine: how many objects were compared.
@@ -308,8 +318,13 @@ pub fn run<const HEADER: bool, const AMBIGUOUS: bool>(
     for _ in 0..ROOTS + WEAKS {
         thread.push(None);
     }
+    let Ok(map) = thread.weak_map() else {
+        return Ok(0);
+    };
     let mut machine = Machine {
         thread: &mut thread,
+        registered: Registered::new(),
+        map,
         shadows: HashMap::new(),
         roots: [None; ROOTS],
         weaks: [None; WEAKS],
@@ -417,6 +432,7 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> Machine<'_, HEADER, AMBIGUOUS> {
                 self.thread.collect_in_background();
                 Ok(())
             }
+            Op::Reference(op) => return self.reference_step(op).map(|done| done.map(|()| 0)),
             Op::Compare => return self.compare().map(Ok),
         };
         Ok(done.map(|()| 0))
@@ -441,6 +457,7 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> Machine<'_, HEADER, AMBIGUOUS> {
                 raw,
                 last: word,
                 hash: None,
+                special: Special::Plain,
             },
         );
         self.set(root, Some(object), Some(id));
@@ -466,6 +483,7 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> Machine<'_, HEADER, AMBIGUOUS> {
                 raw: 0,
                 last: 0,
                 hash: None,
+                special: Special::Plain,
             },
         );
         self.set(root, Some(array), Some(id));
@@ -524,6 +542,10 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> Machine<'_, HEADER, AMBIGUOUS> {
         match self.thread.weak_get(held) {
             Some(object) => {
                 self.check(Some(object), self.weaks[weak])?;
+                // The machine looks at its boxes when it is known what finalizers reach.
+                if let Some(id) = self.weaks[weak] {
+                    self.revive(id);
+                }
                 self.set(root, Some(object), self.weaks[weak]);
             }
             None => {
@@ -575,16 +597,7 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> Machine<'_, HEADER, AMBIGUOUS> {
     }
 
     fn reachable(&self) -> HashSet<u64> {
-        let mut seen = HashSet::new();
-        let mut todo: Vec<u64> = self.roots.iter().flatten().copied().collect();
-        while let Some(id) = todo.pop() {
-            if seen.insert(id)
-                && let Some(shadow) = self.shadows.get(&id)
-            {
-                todo.extend(shadow.fields.iter().flatten());
-            }
-        }
-        seen
+        self.closure(self.roots.iter().flatten().copied())
     }
 
     /// One object against its shadow.
@@ -608,7 +621,16 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> Machine<'_, HEADER, AMBIGUOUS> {
                 shadow.raw
             ));
         }
-        if raw != 0 {
+        let special = shadow.special != Special::Plain;
+        if self.thread.is_special(object) != special {
+            return Err(format!("object {id} is another kind of object"));
+        }
+        if special {
+            let first = self.thread.raw(object, 0);
+            if first != id {
+                return Err(format!("reference object {id} has the number {first}"));
+            }
+        } else if raw != 0 {
             let (first, last) = (
                 self.thread.raw(object, 0),
                 self.thread.raw(object, (raw - 8) / 8 * 8),
@@ -647,16 +669,8 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> Machine<'_, HEADER, AMBIGUOUS> {
                 todo.push((self.thread.get(object, field), *name));
             }
         }
-        // The shadow of what is unreachable is forgotten, but for what weak boxes may still give back.
-        let mut keep: HashSet<u64> = seen.keys().copied().collect();
-        let mut weak: Vec<u64> = self.weaks.iter().flatten().copied().collect();
-        while let Some(id) = weak.pop() {
-            if keep.insert(id)
-                && let Some(shadow) = self.shadows.get(&id)
-            {
-                weak.extend(shadow.fields.iter().flatten());
-            }
-        }
+        // The shadow of what is unreachable is forgotten, but for what weak references and others may still give back.
+        let keep = self.remembered(seen.keys().copied());
         self.shadows.retain(|id, _| keep.contains(id));
         Ok(seen.len())
     }

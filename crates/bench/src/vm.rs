@@ -8,12 +8,16 @@
 //! | object | 0 | references | raw bytes |
 //! | array | 1 | | references |
 //! | weak box | 2 | | 8: the raw word is the weak reference |
+//! | reference object | 3 | strength | 24: see [`references`] |
+//! | ephemeron | 4 | | 24: the same |
 //!
 //! Bits 5 and 6 say whether the object was asked for its identity hash, and whether it was moved since: then it has a word more at its
 //! end.
 //!
 //! Each thread has a shadow stack, which is its roots. Weak boxes are in lists of the machine, which it looks through after
-//! each trace.
+//! each trace: what a runtime can do by itself. Reference objects and ephemerons are registered with the heap.
+
+mod references;
 
 use crate::runtime::{Full, Root, Runtime, Thread};
 use core::cell::UnsafeCell;
@@ -30,6 +34,8 @@ const HASH: HashBits = HashBits::IN_COLLECTORS_BYTE;
 const OBJECT: u64 = 0;
 const ARRAY: u64 = 1 << 8;
 const WEAK: u64 = 2 << 8;
+const REFERENCE: u64 = 3 << 8;
+const EPHEMERON: u64 = 4 << 8;
 const SHAPE: u64 = 0xff << 8;
 
 /// The list of weak boxes has so many parts, which workers look through at the same time.

@@ -32,6 +32,8 @@ struct Case {
     yields: usize,
     /// What is moved of that which need not.
     evacuate: &'static str,
+    /// With reference objects, ephemerons, weak maps and finalizers.
+    references: bool,
 }
 
 impl Case {
@@ -95,7 +97,14 @@ fn layouts(case: &Case, ops: &[Vec<Op>]) -> [Result<usize, Failure>; 4] {
 
 fn check(case: &Case) -> usize {
     let ops: Vec<Vec<Op>> = (0..case.threads)
-        .map(|t| fuzz::program(case.seed * 16 + t, LENGTH))
+        .map(|t| {
+            let seed = case.seed * 16 + t;
+            if case.references {
+                fuzz::references(seed, LENGTH)
+            } else {
+                fuzz::program(seed, LENGTH)
+            }
+        })
         .collect();
     let mut compared = 0;
     for (layout, result) in layouts(case, &ops).into_iter().enumerate() {
@@ -118,6 +127,15 @@ fn check(case: &Case) -> usize {
 
 #[test]
 fn programs_agree_with_their_shadow() {
+    agree(false, 12);
+}
+
+#[test]
+fn programs_with_references_agree_with_their_shadow() {
+    agree(true, 12);
+}
+
+fn agree(references: bool, seeds: u64) {
     let begin = Instant::now();
     let limit = number("HEAPWRIGHT_FUZZ_SECONDS").map(Duration::from_secs);
     let only = number("HEAPWRIGHT_FUZZ_SEED");
@@ -145,11 +163,12 @@ fn programs_agree_with_their_shadow() {
                     1 if info.non_moving => "never",
                     _ => "all",
                 },
+                references,
             });
             programs += 4 * threads;
         }
         seed += 1;
-        let more = limit.map_or(seed <= 12, |limit| begin.elapsed() < limit);
+        let more = limit.map_or(seed <= seeds, |limit| begin.elapsed() < limit);
         if only.is_some() || !more {
             break;
         }

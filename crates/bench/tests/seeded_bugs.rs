@@ -61,7 +61,9 @@ fn programs<const HEADER: bool, const AMBIGUOUS: bool>(
     std::thread::scope(|scope| {
         for thread in 0..threads {
             scope.spawn(move || {
-                fuzz::run(runtime, &fuzz::program(seed * 16 + thread, 3000)).unwrap();
+                let seed = seed * 16 + thread;
+                fuzz::run(runtime, &fuzz::program(seed, 3000)).unwrap();
+                fuzz::run(runtime, &fuzz::references(seed, 3000)).unwrap();
             });
         }
     });

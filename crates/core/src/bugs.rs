@@ -133,6 +133,24 @@ bugs! {
     WeakPartSkipped,
     /// Objects slide into a block before its own have left it (found with the option `yields` only).
     SlideNotAwaited,
+    /// Ephemerons whose keys are reached late are not looked at again.
+    EphemeronOnce,
+    /// What a weak reference refers to moved, and it is not told.
+    WeakNotUpdated,
+    /// A minor collection does not look at young finalizers.
+    FinalizerYoungSkipped,
+    /// What is read out of weak references while marking concurrently is not remembered.
+    WeakReadForgotten,
+    /// What is queued to be finalized is not kept.
+    FinalizableNotTraced,
+    /// Phantom references are cleared before finalizers are looked for.
+    PhantomEarly,
+    /// What old references and ephemerons are set to is not noted for a minor collection.
+    WrittenForgotten,
+    /// Keys of weak maps that moved are not found any more.
+    MapNotRehashed,
+    /// After a slide, ephemerons refer to where their keys and values were.
+    EphemeronNotSlid,
 }
 
 #[cfg(seeded_bugs)]

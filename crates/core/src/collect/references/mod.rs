@@ -7,7 +7,12 @@
 //!
 //! [`process`] says what happens in a collection, in which order; docs/references.md what runtimes can rely on.
 
+mod clears;
+mod closure;
+mod finalizers;
+mod holds;
 mod maps;
+mod portions;
 mod process;
 mod tables;
 mod waiting;

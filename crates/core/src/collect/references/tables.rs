@@ -169,6 +169,17 @@ pub(crate) struct Registered {
     written_ephemerons: Vec<Pair>,
 }
 
+impl Registered {
+    /// Is there nothing to take over, and no room that was promised?
+    fn is_empty(&self) -> bool {
+        let lists = self.references.iter().chain(&self.written);
+        lists.map(Vec::capacity).sum::<usize>() == 0
+            && self.ephemerons.capacity() == 0
+            && self.written_ephemerons.capacity() == 0
+            && self.finalizers.capacity() == 0
+    }
+}
+
 /// All that is registered with a heap.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
@@ -374,6 +385,9 @@ impl References {
 
     /// Takes over what a mutator registered. World stopped, or by the mutator's thread while it is inside of the heap.
     pub(crate) fn adopt(&self, local: &mut Registered) {
+        if local.is_empty() {
+            return;
+        }
         let mut tables = self.lock();
         let tables = &mut *tables;
         for which in 0..3 {

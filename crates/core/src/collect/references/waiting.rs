@@ -9,6 +9,7 @@
 //! objects are reached. (Ephemerons: Hayes, "Ephemerons: a new finalization mechanism", OOPSLA 1997. Repeated passes over all that
 //! wait, as there, take time in the square of a chain's length.)
 
+use crate::bugs::{Bug, is_on};
 use crate::vm::SlotFormat;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use heapwright_address::{Address, ObjectReference};
@@ -167,7 +168,7 @@ impl Waiting {
             let Some(item) = self.items.get(index) else {
                 return;
             };
-            if [item.holder, item.key][which] == object {
+            if [item.holder, item.key][which] == object && !is_on(Bug::EphemeronOnce) {
                 let bit = 1 << which;
                 // Relaxed: what the items say was written before the phase began.
                 if item.waits.fetch_and(!bit, Ordering::Relaxed) == bit {

@@ -4,6 +4,7 @@
 
 use super::mutator::Mutator;
 use super::{Heap, Inner};
+use crate::bugs::{Bug, is_on};
 use crate::collect::local::Barrier;
 use crate::collect::references::{
     Cell, Cleared, Ephemeron, Finalizable, FinalizerOrder, MapCore, NoMemory, Reference, Strength,
@@ -94,7 +95,7 @@ impl<V: Vm> Mutator<V> {
         let inner = self.inner();
         let local = self.local();
         // What a minor collection might not look at otherwise.
-        if local.barrier == Barrier::Object && target.is_some() {
+        if local.barrier == Barrier::Object && target.is_some() && !is_on(Bug::WrittenForgotten) {
             inner.references.wrote(&mut local.registered, reference)?;
         }
         let slot = reference.holder.to_address().add(reference.slot as usize);
@@ -171,7 +172,10 @@ impl<V: Vm> Mutator<V> {
     ) -> Result<(), ReferenceError> {
         let inner = self.inner();
         let local = self.local();
-        if local.barrier == Barrier::Object && (key.is_some() || value.is_some()) {
+        if local.barrier == Barrier::Object
+            && (key.is_some() || value.is_some())
+            && !is_on(Bug::WrittenForgotten)
+        {
             inner
                 .references
                 .wrote_ephemeron(&mut local.registered, ephemeron)?;
@@ -309,7 +313,7 @@ impl<V: Vm> Mutator<V> {
     /// else may have seen it.)
     #[inline]
     pub fn read_weakly(&mut self, object: ObjectReference) {
-        if self.local().barrier == Barrier::Snapshot {
+        if self.local().barrier == Barrier::Snapshot && !is_on(Bug::WeakReadForgotten) {
             self.remember(object.to_address().as_usize());
         }
     }
