@@ -164,8 +164,8 @@ pub(crate) fn extra() -> usize {
 
 /// The heap was just made: applies what was set before, and the environment.
 pub(crate) fn init(heap: &BoehmHeap) {
-    if let Some(n) = number("GC_ALL_INTERIOR_POINTERS") {
-        GC_all_interior_pointers.store(i32::from(n != 0), Ordering::Relaxed);
+    if std::env::var_os("GC_ALL_INTERIOR_POINTERS").is_some() {
+        GC_all_interior_pointers.store(1, Ordering::Relaxed);
     }
     apply_interior(heap);
     if let Some(max) = EARLY_MAX.load(Ordering::Relaxed).checked_sub(1) {
@@ -184,12 +184,26 @@ pub(crate) fn init(heap: &BoehmHeap) {
     if std::env::var_os("GC_DONT_GC").is_some() {
         GC_dont_gc.store(1, Ordering::Relaxed);
     }
-    if number("GC_FORCE_UNMAP_ON_GCOLLECT").is_some_and(|n| n != 0) {
-        FORCE_UNMAP.store(1, Ordering::Relaxed);
+    if let Some(on) = is_on("GC_FORCE_UNMAP_ON_GCOLLECT") {
+        FORCE_UNMAP.store(i32::from(on), Ordering::Relaxed);
+    }
+    if let Some(on) = is_on("GC_USE_ENTIRE_HEAP") {
+        GC_use_entire_heap.store(i32::from(on), Ordering::Relaxed);
+    }
+    if let Some(often) = number("GC_FULL_FREQUENCY").and_then(|n| i32::try_from(n).ok()) {
+        GC_full_freq.store(often, Ordering::Relaxed);
+    }
+    if let Some(ms) = number("GC_PAUSE_TIME_TARGET").filter(|ms| *ms > 0) {
+        GC_time_limit.store(ms, Ordering::Relaxed);
     }
     apply_divisor(heap);
     crate::leaks::init();
     before_allocation(heap);
+}
+
+/// A variable that switches something on, or off if it is `0`.
+pub(crate) fn is_on(name: &str) -> Option<bool> {
+    Some(std::env::var_os(name)? != "0")
 }
 
 fn number(name: &str) -> Option<usize> {

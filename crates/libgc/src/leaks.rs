@@ -142,7 +142,7 @@ fn print() {
     DUE.store(false, Ordering::Relaxed);
     let (leaks, damaged) = FAULTS.with(heap, |f| (f.leaks.len(), f.damaged.len()));
     let mut out = Out {
-        fd: libc::STDERR_FILENO,
+        fd: crate::misc::error_fd(),
     };
     // What cannot be written is lost: there is nobody else to tell.
     if damaged != 0 {

@@ -13,8 +13,10 @@ use heapwright::alloc::{MAX_SMALL, Small};
 /// Called for an object with its size and data.
 pub type GC_reachable_object_proc = unsafe extern "C-unwind" fn(*mut c_void, usize, *mut c_void);
 
-/// Where dumps and log messages go.
+/// Where messages of the log go, dumps, and what is wrong.
 static LOG_FD: AtomicI32 = AtomicI32::new(libc::STDERR_FILENO);
+static OUTPUT_FD: AtomicI32 = AtomicI32::new(libc::STDOUT_FILENO);
+static ERROR_FD: AtomicI32 = AtomicI32::new(libc::STDERR_FILENO);
 
 /// Registered displacements, as far as [`GC_is_valid_displacement`] looks: bit n for n bytes.
 static DISPLACEMENTS: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
@@ -230,7 +232,7 @@ pub extern "C" fn GC_clear_stack(value: *mut c_void) -> *mut c_void {
 
 // ---- dumps -----------------------------------------------------------------------------------------------------------
 
-/// Sends dumps and log messages to another descriptor than standard error.
+/// Sends messages of the log to another descriptor than standard error.
 #[unsafe(no_mangle)]
 pub extern "C" fn GC_set_log_fd(fd: c_int) {
     LOG_FD.store(fd, Ordering::Relaxed);
@@ -239,6 +241,22 @@ pub extern "C" fn GC_set_log_fd(fd: c_int) {
 /// Where log messages go.
 pub(crate) fn log_fd() -> c_int {
     LOG_FD.load(Ordering::Relaxed)
+}
+
+/// Where dumps go.
+pub(crate) fn output_fd() -> c_int {
+    OUTPUT_FD.load(Ordering::Relaxed)
+}
+
+/// Where leaks and other faults of the program are reported.
+pub(crate) fn error_fd() -> c_int {
+    ERROR_FD.load(Ordering::Relaxed)
+}
+
+/// Sends all that is written here to a file, and not only messages of the log.
+pub(crate) fn write_to(fd: c_int) {
+    OUTPUT_FD.store(fd, Ordering::Relaxed);
+    ERROR_FD.store(fd, Ordering::Relaxed);
 }
 
 /// Text on its way to a descriptor, put together without malloc.
@@ -274,9 +292,7 @@ pub extern "C-unwind" fn GC_dump() {
 /// `name` is null or a terminated string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn GC_dump_named(name: *const c_char) {
-    let mut out = Out {
-        fd: libc::STDOUT_FILENO,
-    };
+    let mut out = Out { fd: output_fd() };
     // A dump that cannot be written is cut.
     if !name.is_null() {
         // SAFETY: the caller's promise.
@@ -321,21 +337,14 @@ fn dump_finalization(out: &mut Out) -> fmt::Result {
 pub extern "C" fn GC_dump_regions() {
     if let Some(heap) = state::heap_if_ready() {
         let (low, high) = heap.bounds();
-        let _ = writeln!(
-            Out {
-                fd: libc::STDOUT_FILENO
-            },
-            "heap from {low} to {high}"
-        );
+        let _ = writeln!(Out { fd: output_fd() }, "heap from {low} to {high}");
     }
 }
 
 /// Writes the numbers of finalizers and links to standard output.
 #[unsafe(no_mangle)]
 pub extern "C" fn GC_dump_finalization() {
-    let _ = dump_finalization(&mut Out {
-        fd: libc::STDOUT_FILENO,
-    });
+    let _ = dump_finalization(&mut Out { fd: output_fd() });
 }
 
 /// There are no free lists to print.
@@ -352,7 +361,8 @@ unsafe extern "C" fn print(target: c_int, format: *const c_char, arguments: *mut
     }
     let fd = match target {
         0 => log_fd(),
-        fd => fd,
+        libc::STDOUT_FILENO => output_fd(),
+        _ => error_fd(),
     };
     // SAFETY: the client's format and arguments.
     unsafe { vdprintf(fd, format, arguments) };

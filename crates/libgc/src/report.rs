@@ -8,7 +8,7 @@
 //!
 //! Without these nothing is printed or kept but a few sums. The sums are changed with the heap's lock held.
 
-use crate::{misc, state};
+use crate::{config, misc, state};
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
 use core::fmt::{self, Write};
@@ -67,11 +67,16 @@ pub(crate) fn init(option_error: Option<String>) {
         let fd = open_log(path.into_vec());
         if fd >= 0 {
             misc::GC_set_log_fd(fd);
+            if !config::is_on("GC_ONLY_LOG_TO_FILE").unwrap_or(false) {
+                misc::write_to(fd);
+            }
         }
     }
     let is_set = |name| std::env::var_os(name).is_some();
     if is_set("GC_PRINT_STATS") || is_set("GC_PRINT_VERBOSE_STATS") {
         LOG.store(misc::log_fd(), Ordering::Relaxed);
+    } else if is_set("GC_DUMP_REGULARLY") {
+        LOG.store(misc::output_fd(), Ordering::Relaxed);
     }
     if let Some(target) = std::env::var_os("HEAPWRIGHT_LOG").filter(|v| !v.is_empty()) {
         let fd = if target == "stderr" || target == "gc" {

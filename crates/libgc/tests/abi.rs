@@ -2,7 +2,8 @@
 //! library, plainly, with the verifier, with a collection every so many allocations, and with two workers and poisoned free
 //! memory.
 //!
-//! The stock library passes `threads`, `signals`, `forks`, `finalizers`, `kinds` and `shadow` too, as run by hand. The others
+//! The stock library passes `threads`, `signals`, `forks`, `forks_by_hand`, `finalizers`, `kinds`, `shadow`, `environment` and
+//! `cplusplus` too, as run by hand. The others
 //! ask for more than it defines: alignments above a page, wrong frees that do no harm, a heap that lives on at its limit.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
@@ -53,21 +54,23 @@ fn work() -> PathBuf {
 }
 
 fn compile(name: &str, flags: &[&str]) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/abi/{name}.c"));
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let mut compiler = Command::new(compiler);
+    compiler.arg("-std=gnu11");
+    compile_by(compiler, &format!("{name}.c"), name, flags)
+}
+
+/// Compiles a source of this directory to a program.
+fn compile_by(mut compiler: Command, source: &str, name: &str, flags: &[&str]) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/abi")
+        .join(source);
     let program = work().join(name);
     fs::create_dir_all(work()).unwrap();
-    let done = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
-        .args([
-            "-std=gnu11",
-            "-O1",
-            "-g",
-            "-Wall",
-            "-Werror",
-            "-pthread",
-            "-o",
-        ])
+    let done = compiler
+        .args(["-O1", "-g", "-Wall", "-Werror", "-pthread", "-o"])
         .arg(&program)
-        .arg(source)
+        .arg(path)
         .args(flags)
         .output()
         .unwrap();
@@ -146,6 +149,88 @@ fn at_the_limit_the_client_is_asked_and_then_null_given() {
     program("limit", "5000");
 }
 
+/// What `environment` says with a variable of the environment; its own argument is the number in the value.
+fn with_variable(program: &Path, name: &str, value: &str) -> String {
+    let done = Command::new(program)
+        .args([name, value.trim_end_matches(['k', 'M'])])
+        .env("LD_LIBRARY_PATH", library())
+        .env(name, value)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{name}={value}: {said}");
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+#[test]
+fn variables_of_the_environment_do_what_boehms_documentation_says() {
+    let library = library().join("libgc.so.1");
+    let program = compile("environment", &[library.to_str().unwrap()]);
+    for (name, value) in [
+        ("GC_INITIAL_HEAP_SIZE", "64M"),
+        ("GC_MAXIMUM_HEAP_SIZE", "32M"),
+        ("GC_DONT_GC", "1"),
+        ("GC_MARKERS", "4"),
+        ("GC_MARKERS", "1"),
+        ("GC_NPROCS", "3"),
+        ("GC_FULL_FREQUENCY", "7"),
+        ("GC_PAUSE_TIME_TARGET", "9"),
+        ("GC_USE_ENTIRE_HEAP", "1"),
+        ("GC_USE_ENTIRE_HEAP", "0"),
+        ("GC_FORCE_UNMAP_ON_GCOLLECT", "1"),
+        ("GC_FORCE_UNMAP_ON_GCOLLECT", "0"),
+        ("GC_ALL_INTERIOR_POINTERS", "0"),
+        ("GC_FIND_LEAK", "1"),
+        ("GC_ENABLE_INCREMENTAL", "1"),
+        ("GC_RETRY_SIGNALS", "0"),
+        ("GC_TRACE", "1"),
+    ] {
+        with_variable(&program, name, value);
+    }
+    // The larger the divisor, the more collections.
+    let collections = |divisor| -> u64 {
+        let said = with_variable(&program, "GC_FREE_SPACE_DIVISOR", divisor);
+        said.trim().parse().unwrap()
+    };
+    assert!(collections("30") >= 2 * collections("1"));
+}
+
+#[test]
+fn a_log_file_has_what_is_printed_or_the_log_alone() {
+    let library = library().join("libgc.so.1");
+    let program = compile("environment", &[library.to_str().unwrap()]);
+    for (only_log, name) in [("0", "all.log"), ("1", "only.log")] {
+        let file = work().join(name);
+        let _ = fs::remove_file(&file);
+        let done = Command::new(&program)
+            .env("LD_LIBRARY_PATH", crate::library())
+            .env("GC_PRINT_STATS", "1")
+            .env("GC_LOG_FILE", &file)
+            .env("GC_ONLY_LOG_TO_FILE", only_log)
+            .output()
+            .unwrap();
+        assert!(done.status.success());
+        let log = fs::read_to_string(&file).unwrap();
+        let output = String::from_utf8(done.stdout).unwrap();
+        let errors = String::from_utf8(done.stderr).unwrap();
+        assert!(
+            log.contains("collection 1 at") && log.contains("to log\n"),
+            "{log}"
+        );
+        let (inside, outside) = if only_log == "0" {
+            (&log, String::new())
+        } else {
+            assert!(!log.contains("to output"), "{log}");
+            (&output, errors.clone())
+        };
+        assert!(
+            inside.contains("to output\n") && inside.contains("collections: 1\n"),
+            "{inside}"
+        );
+        assert_eq!(outside.contains("to errors\n"), only_log == "1");
+    }
+}
+
 #[test]
 fn memory_that_died_goes_back_though_the_program_sleeps() {
     let library = library().join("libgc.so.1");
@@ -171,6 +256,25 @@ fn a_storm_of_signals_disturbs_nothing() {
 #[test]
 fn a_child_of_a_threaded_program_has_a_heap() {
     program("forks", "5000");
+}
+
+#[test]
+fn a_client_may_handle_fork_by_itself() {
+    program("forks_by_hand", "5000");
+}
+
+#[test]
+fn debians_libraries_for_cplusplus_work_on_ours() {
+    let library = library().join("libgc.so.1");
+    for (name, flags) in [
+        ("gccpp", &["-lgccpp", "-DCLEANUP"][..]),
+        ("gctba", &["-lgctba"][..]),
+    ] {
+        let compiler = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+        let flags = [flags, &[library.to_str().unwrap()]].concat();
+        let program = compile_by(Command::new(compiler), "cplusplus.cc", name, &flags);
+        every_way(&program, &[], "1000");
+    }
 }
 
 #[test]
