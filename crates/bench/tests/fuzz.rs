@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
+mod released;
+
 use heapwright::plan;
 use heapwright::{Heap, Options};
 use heapwright_bench::fuzz::{self, Failure, Op};
@@ -210,4 +212,17 @@ fn a_failing_program_is_shortened() {
     let culprit = *ops.iter().find(|op| matches!(op, Op::Pin(_))).unwrap();
     let short = fuzz::shrink(&ops, |ops| ops.contains(&culprit));
     assert_eq!(short, [culprit]);
+}
+
+#[test]
+fn programs_run_while_their_memory_is_released() {
+    for seed in 0..4 {
+        for info in heapwright::plan::ALL
+            .iter()
+            .filter(|p| p.collects && p.name != "pageprotect")
+        {
+            released::programs::<false>(info.name, seed, 1 + seed % 3);
+            released::programs::<true>(info.name, seed + 1, 2);
+        }
+    }
 }

@@ -5,6 +5,8 @@
 #![cfg(seeded_bugs)]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
+mod released;
+
 use heapwright::bugs::{self, Bug};
 use heapwright::plan;
 use heapwright::{Heap, Options};
@@ -199,6 +201,13 @@ fn plain(shift: u64) {
     unfinished_blocks::<false>();
     unfinished_blocks::<true>();
     many_slide(&[]);
+    for info in plan::ALL
+        .iter()
+        .filter(|p| p.collects && p.name != "pageprotect")
+    {
+        released::programs::<false>(info.name, shift + 1, 2);
+        released::programs::<true>(info.name, shift + 2, 2);
+    }
     small_holes::<false>();
     small_holes::<true>();
     hidden::<false>();

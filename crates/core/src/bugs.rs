@@ -151,6 +151,16 @@ bugs! {
     MapNotRehashed,
     /// After a slide, ephemerons refer to where their keys and values were.
     EphemeronNotSlid,
+    /// A page that is in use goes back to the system with those that are not.
+    UsedPageReturned,
+    /// Pages count as returned, and are not.
+    ReturnedNotGone,
+    /// The hard limit is not looked at when a block is taken.
+    HardLimitPassed,
+    /// External memory makes no collection due.
+    ExternalForgotten,
+    /// A heap is taken for quiet though mutators are inside.
+    QuietNotAsked,
 }
 
 #[cfg(seeded_bugs)]

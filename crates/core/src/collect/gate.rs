@@ -135,7 +135,7 @@ impl Gate {
     #[must_use]
     pub fn try_close(&self) -> bool {
         let mut state = self.state();
-        if state.closed || state.inside != 0 {
+        if state.closed || state.inside != 0 && !is_on(Bug::QuietNotAsked) {
             return false;
         }
         state.closed = true;

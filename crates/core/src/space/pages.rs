@@ -7,6 +7,7 @@
 //! `clean ⊆ free`; `resident_pages = used_pages + |free \ clean|` is what the heap may occupy of the machine's memory.
 
 use crate::alloc::BLOCK_BYTES;
+use crate::bugs::{Bug, is_on};
 use crate::error::{AllocError, HeapError};
 use crate::event::Violation;
 use crate::space::poison::Poison;
@@ -222,7 +223,13 @@ impl Pages {
                 let start = self.base.add((index * PAGES_IN_WORD + low as usize) * PAGE);
                 let mask = mask_of(low as usize, run as usize);
                 idle &= !mask;
-                if self.port.decommit(start, run as usize * PAGE).is_err() {
+                let more = usize::from(is_on(Bug::UsedPageReturned)) * PAGE;
+                if !is_on(Bug::ReturnedNotGone)
+                    && self
+                        .port
+                        .decommit(start, run as usize * PAGE + more)
+                        .is_err()
+                {
                     return returned;
                 }
                 self.clean.as_mut_slice()[index] |= mask;

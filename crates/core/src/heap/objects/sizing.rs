@@ -16,6 +16,7 @@
 //! one than that did: it evacuates what is fragmented.
 
 use super::limits::Bounds;
+use crate::bugs::{Bug, is_on};
 use crate::heap::policy::{Measured, SizingPolicy};
 use crate::options::{DEFAULT_NURSERY, Options};
 use crate::plan::{Allocates, Facts, Usage};
@@ -181,6 +182,9 @@ impl Sizing {
 
     /// Counts external memory: true if so much came since the last full collection that the next is due.
     pub(super) fn external_allocated(&self, bytes: usize) -> bool {
+        if is_on(Bug::ExternalForgotten) {
+            return false;
+        }
         let before = self
             .external
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
