@@ -217,7 +217,7 @@ fn a_failing_program_is_shortened() {
 #[test]
 fn programs_run_while_their_memory_is_released() {
     for seed in 0..4 {
-        for info in heapwright::plan::ALL
+        for info in plan::ALL
             .iter()
             .filter(|p| p.collects && p.name != "pageprotect")
         {

@@ -66,6 +66,7 @@ tested!(
     introduction = "introduction.md",
     bind_a_vm = "bind-a-vm.md",
     write_a_plan = "write-a-plan.md",
+    tuning = "tuning.md",
     debugging = "debugging.md",
     for_mmtk_users = "for-mmtk-users.md"
 );
