@@ -105,7 +105,8 @@ fn many_mutators_at_once_do_not_pass_the_hard_limit() {
         });
         let most = most.into_inner();
         assert!(most <= 4 * MIB, "{plan}: {most}");
-        assert!(most > 3 * MIB, "{plan}: {most}");
+        // Half of it is for copies where the plan makes them.
+        assert!(most > 3 * MIB / 2, "{plan}: {most}");
     }
 }
 
