@@ -31,6 +31,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     ("bench", &["heapwright"]),
     ("book", &["heapwright"]),
+    ("capi", &["heapwright"]),
     (
         "cli",
         &[
