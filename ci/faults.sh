@@ -117,7 +117,8 @@ fault cancel ours "$work/faults" cancel $((threads / 4))
 fault forks-while-loading ours "$work/faults" forks-while-loading $((forked / 4)) "$work/roots.so"
 fault libraries ours "$work/faults" libraries "$loaded" "$work/roots.so"
 if command -v crystal >/dev/null && { [ -z "$only" ] || [ "$only" = crystal-storm ]; }; then
-  # On one thread: with -Dpreview_mt, Crystal 1.6 takes a spin lock in its signal handler that the same thread may hold.
+  # On one thread: with -Dpreview_mt, Crystal 1.6 takes a spin lock in its signal handler that the same thread may hold, whatever the
+  # collector does. It is rare: minutes of a storm at such a program show nothing.
   crystal build -o "$work/storm" ci/faults/storm.cr 2>"$work/err" || cat "$work/err"
   fault crystal-storm crystal_storm
 fi

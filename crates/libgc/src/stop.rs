@@ -13,6 +13,10 @@
 //! | parked (`GC_suspend_thread`)           | waits already                          | the resumer, who needs the lock |
 //! | gone without a word                    | is not called                          | `ESRCH`: the record is freed    |
 //!
+//! The collector's own thread takes no signals while others are stopped: the client's handler might wait for a lock that one of
+//! them holds. (Crystal's takes a spin lock. On the system's library such a program can stand still.) They come when the world has
+//! started again. Those that the thread itself causes, as by a wrong address, come at once.
+//!
 //! The handler runs with all signals masked, on whatever stack the thread is on; it touches its record, two futexes and
 //! nothing else, and preserves `errno`. Boehm's collector restarts threads by a second signal; here they wait on a futex,
 //! so that signal's number is only reported.
@@ -22,15 +26,26 @@ use crate::stack::{self, Registers};
 use crate::state;
 use crate::threads::{self, ThreadRecord};
 use crate::tls;
+use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
+use core::mem::MaybeUninit;
 use core::ptr;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use heapwright_os::{clock, futex_wait, futex_wake};
 
 /// The stop number: odd while the world is stopped or being stopped. A futex.
 static STOP: AtomicU32 = AtomicU32::new(0);
 /// How many threads have acknowledged the present stop. A futex.
 static ACKNOWLEDGED: AtomicU32 = AtomicU32::new(0);
+
+/// The signal mask of the thread that stops the world, as it was before: set while [`IS_MASKED`].
+struct Mask(UnsafeCell<MaybeUninit<libc::sigset_t>>);
+
+// SAFETY: only who holds the heap's lock uses it.
+unsafe impl Sync for Mask {}
+
+static MASK: Mask = Mask(UnsafeCell::new(MaybeUninit::uninit()));
+static IS_MASKED: AtomicBool = AtomicBool::new(false);
 
 static SUSPEND_SIGNAL: AtomicI32 = AtomicI32::new(libc::SIGPWR);
 static RESTART_SIGNAL: AtomicI32 = AtomicI32::new(libc::SIGXCPU);
@@ -206,6 +221,41 @@ fn signal(record: &ThreadRecord) -> bool {
     true
 }
 
+/// Has signals to the calling thread wait, if they do not yet. Heap lock held.
+fn mask() {
+    /// What a thread causes by what it does: blocked, it would end the process without asking its handler.
+    const OWN: [c_int; 7] = [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGILL,
+        libc::SIGTRAP,
+        libc::SIGSYS,
+        libc::SIGABRT,
+    ];
+    if IS_MASKED.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut most = MaybeUninit::uninit();
+    // SAFETY: the set is initialised before it is used; `MASK` is the caller's, who holds the heap's lock.
+    let failed = unsafe {
+        libc::sigfillset(most.as_mut_ptr());
+        for signal in OWN {
+            libc::sigdelset(most.as_mut_ptr(), signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, most.as_ptr(), MASK.0.get().cast())
+    };
+    IS_MASKED.store(failed == 0, Ordering::Relaxed);
+}
+
+/// Undoes [`mask`]. Heap lock held.
+fn unmask() {
+    if IS_MASKED.swap(false, Ordering::Relaxed) {
+        // SAFETY: `mask` has written it; the lock as there.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, MASK.0.get().cast(), ptr::null_mut()) };
+    }
+}
+
 /// Stops all live threads but the caller. Heap lock held.
 pub(crate) fn stop_world() {
     let me = tls::current();
@@ -213,7 +263,11 @@ pub(crate) fn stop_world() {
     let stop = STOP.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
     let mut wanted = 0u32;
     threads::each(|record| {
-        if must_stop(record, me) && signal(record) {
+        if !must_stop(record, me) {
+            return;
+        }
+        mask();
+        if signal(record) {
             wanted += 1;
             config::thread_event(EVENT_SUSPENDED, record.pthread.load(Ordering::Relaxed));
         }
@@ -247,6 +301,7 @@ pub(crate) fn stop_world() {
 pub(crate) fn start_world() {
     let stop = STOP.fetch_add(1, Ordering::SeqCst);
     if ACKNOWLEDGED.load(Ordering::Relaxed) == 0 {
+        unmask();
         return;
     }
     futex_wake(&STOP, u32::MAX >> 1);
@@ -257,6 +312,7 @@ pub(crate) fn start_world() {
             config::thread_event(EVENT_RESUMED, record.pthread.load(Ordering::Relaxed));
         }
     });
+    unmask();
 }
 
 /// In the child of a fork: nobody is stopped, whatever the parent did.
@@ -264,6 +320,7 @@ pub(crate) fn after_fork() {
     let stop = STOP.load(Ordering::Relaxed);
     STOP.store(stop.wrapping_add(stop & 1), Ordering::Relaxed);
     ACKNOWLEDGED.store(0, Ordering::Relaxed);
+    unmask();
 }
 
 /// The signal that stops threads.

@@ -254,6 +254,11 @@ fn a_storm_of_signals_disturbs_nothing() {
 }
 
 #[test]
+fn handlers_wait_until_the_world_runs() {
+    program("handlers", "5000");
+}
+
+#[test]
 fn a_child_of_a_threaded_program_has_a_heap() {
     program("forks", "5000");
 }
