@@ -46,6 +46,7 @@ pub mod fork;
 pub mod kinds;
 pub mod leaks;
 pub mod links;
+mod log;
 pub mod misc;
 pub mod pthread;
 pub mod readable;

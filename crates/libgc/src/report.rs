@@ -1,17 +1,17 @@
 //! What is told about collections, when somebody asks: a line for each, and statistics at the end.
 //!
-//! - `HEAPWRIGHT_LOG`: `stderr` (or `gc`) writes one line for each collection to the standard error stream; any other
-//!   value is the path of a file that lines are appended to.
+//! - `HEAPWRIGHT_LOG`: one line for each collection; what it may say is in [`crate::log`].
 //! - `GC_PRINT_STATS`, `GC_PRINT_VERBOSE_STATS`: the same lines go to where log messages go, which `GC_LOG_FILE` names.
 //! - `HEAPWRIGHT_STATS_DIR`: at exit, `<directory>/<process id>.json` is written. A file that cannot be written is given
 //!   up silently.
 //!
 //! Without these nothing is printed or kept but a few sums. The sums are changed with the heap's lock held.
 
+use crate::log::{self, Form, Line};
 use crate::{config, misc, state};
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
-use core::fmt::{self, Write};
+use core::fmt::Write;
 use core::sync::atomic::{AtomicI32, Ordering};
 use heapwright::{Cause, CollectionStats};
 use heapwright_memory::MappedVec;
@@ -28,6 +28,8 @@ static LOG: AtomicI32 = AtomicI32::new(-1);
 
 #[derive(Default)]
 struct Tally {
+    /// How a collection is written to the log.
+    form: Form,
     /// When the heap was made, for the times in the log.
     born_ns: u64,
     collections: u64,
@@ -78,12 +80,12 @@ pub(crate) fn init(option_error: Option<String>) {
     } else if is_set("GC_DUMP_REGULARLY") {
         LOG.store(misc::output_fd(), Ordering::Relaxed);
     }
+    let mut form = Form::ALL;
     if let Some(target) = std::env::var_os("HEAPWRIGHT_LOG").filter(|v| !v.is_empty()) {
-        let fd = if target == "stderr" || target == "gc" {
-            libc::STDERR_FILENO
-        } else {
-            open_log(target.into_vec())
-        };
+        let target = target.into_vec();
+        let (asked, file) = log::parse(&target);
+        form = asked;
+        let fd = file.map_or(libc::STDERR_FILENO, |f| open_log(f.to_vec()));
         LOG.store(fd, Ordering::Relaxed);
     }
     let directory = std::env::var_os("HEAPWRIGHT_STATS_DIR")
@@ -98,6 +100,7 @@ pub(crate) fn init(option_error: Option<String>) {
         let _ = unsafe { libc::atexit(at_exit) };
     }
     let tally = Tally {
+        form,
         born_ns: clock::monotonic_ns(),
         pauses,
         directory,
@@ -141,66 +144,8 @@ pub(crate) fn collected(stats: &CollectionStats) {
     }
     let fd = LOG.load(Ordering::Relaxed);
     if fd >= 0 {
-        let mut line = Line {
-            bytes: [0; 256],
-            len: 0,
-        };
-        let at = stats.start_ns.saturating_sub(tally.born_ns);
-        // A line that is too long is cut.
-        let _ = write!(
-            line,
-            "heapwright: collection {} at {}.{:03} s, {}: pause {}.{:03} ms (stop {} us, mark {} us, weak {} us), \
-             heap {} KiB -> live {} KiB of {} KiB",
-            stats.number,
-            at / 1_000_000_000,
-            at / 1_000_000 % 1000,
-            stats.cause,
-            stats.pause_ns / 1_000_000,
-            stats.pause_ns / 1000 % 1000,
-            stats.stop_ns / 1000,
-            stats.mark_ns / 1000,
-            stats.weak_ns / 1000,
-            stats.before_bytes >> 10,
-            stats.live_bytes >> 10,
-            stats.heap_bytes >> 10,
-        );
-        if stats.violations != 0 {
-            let _ = write!(line, ", {} violations", stats.violations);
-        }
-        line.send(fd);
-    }
-}
-
-/// One line of the log, put together without malloc.
-struct Line {
-    bytes: [u8; 256],
-    len: usize,
-}
-
-impl Write for Line {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        // The last byte is for the newline.
-        let room = self.bytes.len() - 1 - self.len;
-        let n = text.len().min(room);
-        self.bytes[self.len..self.len + n].copy_from_slice(&text.as_bytes()[..n]);
-        self.len += n;
-        if n == text.len() {
-            Ok(())
-        } else {
-            Err(fmt::Error)
-        }
-    }
-}
-
-impl Line {
-    fn send(&mut self, fd: c_int) {
-        self.bytes[self.len] = b'\n';
-        // SAFETY: the calling thread's errno, which an allocation must not change; a buffer of our own.
-        unsafe {
-            let errno = *libc::__errno_location();
-            libc::write(fd, self.bytes.as_ptr().cast(), self.len + 1);
-            *libc::__errno_location() = errno;
-        }
+        let resident = limits::resident_bytes();
+        Line::new(stats, tally.form, tally.born_ns, resident).send(fd);
     }
 }
 
@@ -212,6 +157,7 @@ pub(crate) fn after_fork() {
             pauses.clear();
         }
         *tally = Tally {
+            form: tally.form,
             born_ns: tally.born_ns,
             pauses,
             directory: tally.directory.take(),
@@ -349,16 +295,6 @@ mod tests {
     #[test]
     fn strings_are_quoted() {
         assert_eq!(quoted("a\"b\\c\n"), "\"a\\\"b\\\\c\\u000a\"");
-    }
-
-    #[test]
-    fn a_line_that_is_too_long_is_cut() {
-        let mut line = Line {
-            bytes: [0; 256],
-            len: 0,
-        };
-        assert!(write!(line, "{}", "x".repeat(400)).is_err());
-        assert_eq!(line.len, 255);
     }
 
     #[test]

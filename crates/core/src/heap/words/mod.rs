@@ -560,6 +560,7 @@ impl<V: WordVm> WordHeap<V> {
             .trigger
             .surplus(locked.stock.pages().idle_pages() * PAGE);
         let mut stats = CollectionStats {
+            full: true,
             number: self.collections.load(Ordering::Relaxed) + 1,
             cause,
             before_bytes: locked.stock.pages().used_pages() * PAGE,
