@@ -67,6 +67,26 @@ impl fmt::Display for PinError {
 
 impl core::error::Error for PinError {}
 
+/// Why a heap cannot be made ready for a fork. Nothing was changed; a child of a fork that goes on all the same must not use the heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ForkError {
+    /// The calling thread is collecting, or marking, or a helper of one that does: a method of the runtime ([`crate::Vm`]) forks.
+    InCollection,
+}
+
+impl fmt::Display for ForkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InCollection => f.write_str(
+                "the heap is being collected by this thread: a runtime forks when its methods have returned, such as in a finalizer",
+            ),
+        }
+    }
+}
+
+impl core::error::Error for ForkError {}
+
 /// Why an explicit free was refused. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -32,12 +32,12 @@ pub use collect::references::{
     Cleared, Ephemeron, Finalizable, FinalizerOrder, Reference, Strength,
 };
 pub use error::{
-    AllocError, FreeError, HeapError, LimitError, OptionError, PinError, ReferenceError,
+    AllocError, ForkError, FreeError, HeapError, LimitError, OptionError, PinError, ReferenceError,
 };
 pub use event::{Cause, CollectionStats, Event, Listener, Violation};
 pub use heap::{
-    Builder, Heap, HeapUsage, Limits, Measured, Mutator, PinGuard, Pinned, Scavenger, SizingPolicy,
-    TypeCount, Usage, Weak, WeakMap, WordBuilder, WordHeap, WordStep,
+    Builder, Fork, Heap, HeapUsage, Limits, Measured, Mutator, PinGuard, Pinned, Scavenger,
+    SizingPolicy, TypeCount, Usage, Weak, WeakMap, WordBuilder, WordHeap, WordStep, Workers,
 };
 pub use heapwright_address::{Address, ObjectReference, WildWord};
 pub use heapwright_os::{Machine, Pressure};

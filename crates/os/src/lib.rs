@@ -14,6 +14,7 @@ mod machine;
 mod port;
 mod reservation;
 mod system;
+mod thread;
 
 pub use error::{Op, OsError};
 pub use faulty::{FaultPlan, FaultyPort};
@@ -23,3 +24,4 @@ pub use machine::{Machine, Memory, Pressure};
 pub use port::Port;
 pub use reservation::Reservation;
 pub use system::{SystemPort, real_port};
+pub use thread::{at_fork, current_thread};

@@ -265,9 +265,25 @@ impl Pool {
     /// with its parent until it writes to them: joining or detaching threads that do not exist is
     /// undefined. To be called before any other use of the pool in the child. In the parent there
     /// is nothing to do. (Called elsewhere it is safe, and loses the helpers for good.)
+    ///
+    /// What several owners share each of them may say this of: helpers that were started in the child are not forgotten.
     pub fn forget_helpers_after_fork(&self) {
+        if self
+            .crew()
+            .is_some_and(|crew| crew.process == process::id())
+        {
+            return;
+        }
         self.crew.store(ptr::null_mut(), Ordering::Release);
         self.starting.store(false, Ordering::Release);
+    }
+
+    /// Is the calling thread one of the helpers? Takes a lock that is held while helpers are started: not to be called while the
+    /// world is stopped, but for one of them.
+    pub fn is_helper(&self) -> bool {
+        let me = std::thread::current().id();
+        self.crew()
+            .is_some_and(|crew| lock(&crew.handles).iter().any(|h| h.thread().id() == me))
     }
 
     fn crew(&self) -> Option<&Crew> {
@@ -292,6 +308,10 @@ impl Drop for Pool {
             return;
         }
         crew.team.shut_down();
+        if !crew.team.have_arrived(crew.helpers.load(Ordering::Acquire)) {
+            // One that never began: in the child of a fork the standard library's locks may be taken for ever. It has the team.
+            return;
+        }
         let handles = std::mem::take(&mut *lock(&crew.handles));
         for handle in handles {
             // A helper catches the panics of its phases; if one died all the same, it is gone.

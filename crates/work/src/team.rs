@@ -250,6 +250,23 @@ impl Team {
     #[cfg(loom)]
     pub(crate) fn wait_for_arrivals(&self, _: usize) {}
 
+    /// Have so many helpers begun, or do they soon? Waits longer than they take on a busy machine.
+    #[cfg(not(loom))]
+    pub(crate) fn have_arrived(&self, helpers: usize) -> bool {
+        for _ in 0..50 {
+            self.wait_for_arrivals(helpers);
+            if self.arrived.load(Ordering::Acquire) >= helpers {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn have_arrived(&self, _: usize) -> bool {
+        true
+    }
+
     /// The life of helper `me`. Returns after [`Team::shut_down`].
     pub(crate) fn help(&self, me: usize) {
         self.arrived.fetch_add(1, Ordering::Release);

@@ -16,6 +16,7 @@
 use crate::bugs::{Bug, is_on};
 use crate::primitive::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering};
 use crate::vm::World;
+use core::cell::UnsafeCell;
 use std::sync::PoisonError;
 
 /// A mutator's flag: not 0 when it is to stop at its next poll.
@@ -42,13 +43,21 @@ struct State {
     closed: bool,
 }
 
-/// See the module.
 #[derive(Debug, Default)]
-pub struct Gate {
+struct Parts {
     state: Mutex<State>,
     /// Somebody left, or the gate was opened.
     changed: Condvar,
 }
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Gate(UnsafeCell<Parts>);
+
+// SAFETY: the parts are Sync; they are written as a whole only in the child of a fork, which has one thread (`forked`).
+unsafe impl Sync for Gate {}
+// SAFETY: nothing in it belongs to a thread.
+unsafe impl Send for Gate {}
 
 impl Gate {
     /// An open gate with nobody inside.
@@ -57,13 +66,36 @@ impl Gate {
         Self::default()
     }
 
+    fn parts(&self) -> &Parts {
+        // SAFETY: written in `forked` only, when nobody else is there.
+        unsafe { &*self.0.get() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is a number and a flag: whole after any panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let state = self.parts().state.lock();
+        state.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// In the child of a fork, whose thread has the gate closed: nobody else is there, whatever others did in the parent.
+    ///
+    /// # Safety
+    /// The calling thread is the only one of the process that uses the gate, and is in none of its methods.
+    pub unsafe fn forked(&self, inside: bool) {
+        let parts = Parts {
+            state: Mutex::new(State {
+                inside: usize::from(inside),
+                closed: true,
+            }),
+            changed: Condvar::new(),
+        };
+        // SAFETY: the caller's promise. The old parts are not dropped: a thread of the parent may have had the mutex locked.
+        unsafe { self.0.get().write(parts) };
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed
+        self.parts()
+            .changed
             .wait(state)
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,7 +116,7 @@ impl Gate {
         let closed = state.closed;
         drop(state);
         if closed {
-            self.changed.notify_all();
+            self.parts().changed.notify_all();
         }
     }
 
@@ -95,7 +127,7 @@ impl Gate {
             return;
         }
         state.inside -= 1;
-        self.changed.notify_all();
+        self.parts().changed.notify_all();
         while state.closed {
             state = self.wait(state);
         }
@@ -110,7 +142,7 @@ impl Gate {
         if state.closed {
             if inside {
                 state.inside -= 1;
-                self.changed.notify_all();
+                self.parts().changed.notify_all();
             }
             while state.closed {
                 state = self.wait(state);
@@ -145,7 +177,7 @@ impl Gate {
     /// Lets all others run again.
     pub fn open(&self) {
         self.state().closed = false;
-        self.changed.notify_all();
+        self.parts().changed.notify_all();
     }
 }
 
@@ -174,6 +206,11 @@ unsafe impl World for Gate {
 
     fn open(&self, _: bool) {
         self.open();
+    }
+
+    unsafe fn forked(&self, inside: bool) {
+        // SAFETY: the caller's promise.
+        unsafe { self.forked(inside) };
     }
 }
 

@@ -42,6 +42,10 @@ pub struct Local<V: Vm> {
     pub(crate) yields: Yields,
     /// References and finalizers that were registered since the world was last stopped.
     pub(crate) registered: Box<Registered>,
+    /// The thread that attached it, or came back inside with it last: [`heapwright_os::current_thread`].
+    pub(crate) owner: usize,
+    /// Its thread is inside of the heap.
+    pub(crate) inside: bool,
     /// The runtime's own.
     pub(crate) thread: V::Thread,
 }
@@ -106,6 +110,23 @@ impl<V: Vm> Locals<V> {
         // SAFETY: from `Box::into_raw` in `add`, and out of the list now; the caller has it to itself.
         let cell = unsafe { Box::from_raw(place.0) };
         Some(Box::new(cell.into_inner()))
+    }
+
+    /// The lock of the list.
+    pub(crate) fn hold(&self) -> impl Sized + '_ {
+        self.list()
+    }
+
+    /// In the child of a fork: takes out those that `keep` does not want. They are not freed: a thread that is gone may have had them
+    /// on its stack, and what the runtime keeps of it may be in the middle of a change.
+    ///
+    /// # Safety
+    /// The calling thread is the only one of the process that uses the heap, with the world stopped.
+    pub(crate) unsafe fn forked(&self, mut keep: impl FnMut(&mut Local<V>) -> bool) {
+        self.list().retain(|place| {
+            // SAFETY: in the list; nobody else uses it, as the caller says.
+            keep(unsafe { &mut *UnsafeCell::raw_get(place.0) })
+        });
     }
 
     /// How many there are.

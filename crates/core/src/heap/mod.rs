@@ -4,12 +4,15 @@ mod decay;
 mod objects;
 pub mod policy;
 mod scavenger;
+mod shared_lock;
 mod trigger;
 mod words;
+mod workers;
 
 pub use objects::{
-    Builder, Heap, HeapUsage, Limits, Mutator, PinGuard, Pinned, TypeCount, Weak, WeakMap,
+    Builder, Fork, Heap, HeapUsage, Limits, Mutator, PinGuard, Pinned, TypeCount, Weak, WeakMap,
 };
 pub use policy::{Measured, SizingPolicy};
 pub use scavenger::Scavenger;
 pub use words::{Usage, WordBuilder, WordHeap, WordStep};
+pub use workers::Workers;

@@ -12,6 +12,7 @@
 //! So a heap is in the list at most once but for a moment, and what happens while it is tended is seen the next time. The list
 //! holds weak references; the thread keeps a heap alive while it tends it.
 
+use super::shared_lock::Holder;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
@@ -37,8 +38,10 @@ pub struct Scavenger(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
+    holder: Holder,
     state: Mutex<State>,
     changed: Condvar,
+    begun: Condvar,
 }
 
 #[derive(Default)]
@@ -46,6 +49,8 @@ struct State {
     heaps: Vec<Weak<dyn Tended>>,
     /// The process that has the thread; 0: there is none.
     process: u32,
+    /// The thread has begun: it holds no lock of the standard library any more that a new thread takes.
+    arrived: bool,
 }
 
 impl core::fmt::Debug for Scavenger {
@@ -67,6 +72,18 @@ impl Scavenger {
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.0.lock().process == std::process::id()
+    }
+
+    /// The lock of the list, for a fork: no thread is being started.
+    pub(super) fn hold(&self) -> impl Sized + '_ {
+        let shared = &self.0;
+        shared.holder.hold(|| {
+            let starting = |s: &mut State| s.process == std::process::id() && !s.arrived;
+            let waited = shared
+                .begun
+                .wait_timeout_while(shared.lock(), LINGER, starting);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        })
     }
 
     /// Has a heap looked after, unless it is already. Never waits: if the list is being used, the next call does it.
@@ -92,6 +109,7 @@ impl Scavenger {
                     return false;
                 }
                 state.process = std::process::id();
+                state.arrived = false;
             }
             true
         });
@@ -113,6 +131,8 @@ impl Shared {
 /// The thread's life.
 fn live(shared: &Shared) {
     let mut heaps = Vec::new();
+    shared.lock().arrived = true;
+    shared.begun.notify_all();
     loop {
         let mut state = shared.lock();
         heaps.append(&mut state.heaps);

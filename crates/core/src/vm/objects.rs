@@ -295,6 +295,13 @@ pub unsafe trait Vm: Sized + Send + Sync + 'static {
         }
     }
 
+    /// In the child of a fork: does the mutator of another thread, which was outside of the heap, stay attached? For runtimes whose
+    /// mutators are not bound to threads. World stopped, by the only thread that is left.
+    fn stays_after_fork(&self, thread: &Self::Thread) -> bool {
+        let _ = thread;
+        false
+    }
+
     /// A collection has ended. World running again, on the thread that collected.
     fn collected(&self, stats: &CollectionStats) {
         let _ = stats;

@@ -36,4 +36,14 @@ pub unsafe trait World: Send + Sync {
 
     /// Lets all others come back. By the thread that closed; `inside` as it said then.
     fn open(&self, inside: bool);
+
+    /// In the child of a fork: the calling thread had the world closed when it forked, and still has; all others are gone, wherever
+    /// they were. `inside` as in [`World::close`]. Locks that others may have held become free. By default nothing: enough where the
+    /// one who closes holds all there is.
+    ///
+    /// # Safety
+    /// As said: the calling thread is the only one that uses the world, and is in none of its methods.
+    unsafe fn forked(&self, inside: bool) {
+        let _ = inside;
+    }
 }

@@ -220,6 +220,11 @@ impl References {
         references
     }
 
+    /// The lock of the tables.
+    pub(crate) fn hold(&self) -> impl Sized + '_ {
+        self.lock()
+    }
+
     /// Who has this comes to no safepoint with it.
     pub(super) fn lock(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)

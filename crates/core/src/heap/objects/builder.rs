@@ -16,6 +16,7 @@ use crate::event::Listener;
 use crate::heap::policy::{self, SizingPolicy};
 use crate::heap::scavenger::Scavenger;
 use crate::heap::words::builder::{MOST_ADDRESS, reserve_range};
+use crate::heap::workers::Workers;
 use crate::options::{Evacuate, Huge, Options};
 use crate::plan::{self, Allocates};
 use crate::space::objects::{CODE, CompactTables, LINE, ObjectSpace, ObjectStock, ObjectTables};
@@ -24,10 +25,9 @@ use crate::space::poison::Poison;
 use crate::space::tables::{Entry, PAIR, Tables};
 use crate::space::{MarkSweep, Policy, Stock};
 use crate::vm::{KindTraits, Metadata, Vm, World};
-use core::sync::atomic::{AtomicBool, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use heapwright_memory::{DenseMapper, MappedVec, Scope, SideLayout, SideMemory, SideMetadataSpec};
 use heapwright_os::{Machine, Port, Reservation, clock, real_port};
-use heapwright_work::{Config, Pool};
 use std::sync::{Arc, Mutex};
 
 /// From this size on, in bytes, a heap asks for huge pages by itself: there tracing waits for the memory, a third less with them,
@@ -51,6 +51,7 @@ pub struct Builder {
     sizing: Option<Box<dyn SizingPolicy>>,
     machine: Machine,
     scavenger: Scavenger,
+    workers: Option<Workers>,
 }
 
 impl core::fmt::Debug for Builder {
@@ -104,6 +105,14 @@ impl Builder {
         self
     }
 
+    /// Who helps to collect; else threads of the heap's own. Many heaps that share workers share their threads; the option `workers`
+    /// then only says whether one thread alone collects what is small (0).
+    #[must_use]
+    pub fn workers(mut self, workers: &Workers) -> Self {
+        self.workers = Some(workers.clone());
+        self
+    }
+
     /// Where limits of memory and its scarcity are read; else in the files of this machine.
     #[must_use]
     pub fn machine(mut self, machine: Machine) -> Self {
@@ -125,6 +134,7 @@ impl Builder {
             sizing,
             machine,
             scavenger,
+            workers: shared,
         } = self;
         let facts = plan::facts(options.plan);
         if options.evacuate == Evacuate::Never && !facts.can_stay() {
@@ -232,7 +242,9 @@ impl Builder {
         let touched = MappedVec::new(Arc::clone(&port), blocks, c"heapwright young blocks")?;
         let mut stock = ObjectStock::new(Stock::new(pages, 0), young, touched);
         stock.quarantine = facts.quarantine;
-        let workers = options.most_workers();
+        let workers = shared
+            .as_ref()
+            .map_or_else(|| options.most_workers(), Workers::count);
         let mut stacks = Vec::with_capacity(workers);
         for worker in 0..workers {
             let entries = MappedVec::new(Arc::clone(&port), bytes / 16, c"heapwright mark stack")?;
@@ -242,11 +254,7 @@ impl Builder {
             ));
         }
         let space = ObjectSpace::new(cells, objects, compact, bytes, V::OBJECT_MAP, stock);
-        let pool = Pool::new(Config {
-            workers,
-            delay: Yields::for_pool(options.yields, workers),
-            ..Config::default()
-        });
+        let pool = shared.unwrap_or_else(|| Workers::own(workers, options.yields));
         let sizing = Sizing::new(
             &options,
             sizing.unwrap_or_else(|| policy::choose(&options)),
@@ -261,6 +269,7 @@ impl Builder {
             options,
             gate: world.unwrap_or_else(|| Arc::new(Gate::new())),
             locals: Locals::default(),
+            background: Background::new(pool.marker()),
             pool,
             stacks: TraceStacks::new(stacks),
             pins: Pins::default(),
@@ -274,7 +283,7 @@ impl Builder {
             machine,
             followed: AtomicU64::new(clock::monotonic_ns()),
             orphans: Mutex::new(Vec::new()),
-            background: Background::default(),
+            stopper: AtomicUsize::new(0),
             immortals: Mutex::new(Immortals::default()),
             references: References::new(clock::monotonic_ns()),
             yields,
@@ -287,9 +296,6 @@ impl Builder {
                 _side: side,
             },
         });
-        if facts.concurrent {
-            Background::start(&inner)?;
-        }
         Ok(Heap(inner))
     }
 }

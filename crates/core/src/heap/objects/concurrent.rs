@@ -7,12 +7,13 @@ use super::{Effort, Inner};
 use crate::bugs::{Bug, is_on};
 use crate::collect::gate::Interrupt;
 use crate::collect::trace::{Trace, Tracer};
-use crate::error::HeapError;
 use crate::event::Cause;
+use crate::heap::workers::{Marker, Marks};
 use crate::space::tables::Policy;
 use crate::vm::Vm;
-use core::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use heapwright_os::current_thread;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -24,44 +25,44 @@ const QUANTUM_WITH_YIELDS: usize = 4;
 pub(super) const HAND_OVER: usize = 1024;
 
 /// What the heap and the thread share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Background {
     /// The thread is to stop at its next look.
     pub(super) interrupt: Interrupt,
-    signal: Arc<Signal>,
+    marker: Marker,
+    /// The thread that marks this heap now; 0: none.
+    thread: AtomicUsize,
+    /// The thread that marked is gone, with a process that forked.
+    lost: AtomicBool,
     /// References that mutators handed over.
     overwritten: Mutex<Vec<usize>>,
 }
 
-#[derive(Debug, Default)]
-struct Signal {
-    state: Mutex<Work>,
-    changed: Condvar,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Work {
-    #[default]
-    Nothing,
-    Mark,
-    End,
-}
-
 impl Background {
-    /// Starts the thread.
-    pub(super) fn start<V: Vm>(inner: &Arc<Inner<V>>) -> Result<(), HeapError> {
-        let heap = Arc::downgrade(inner);
-        let signal = Arc::clone(&inner.background.signal);
-        thread::Builder::new()
-            .name(String::from("heapwright-mark"))
-            .spawn(move || live(&heap, &signal))
-            .map(|_| ())
-            .map_err(|_| HeapError::Thread)
+    pub(super) fn new(marker: &Marker) -> Self {
+        Self {
+            interrupt: Interrupt::default(),
+            marker: marker.clone(),
+            thread: AtomicUsize::new(0),
+            lost: AtomicBool::new(false),
+            overwritten: Mutex::default(),
+        }
     }
 
-    /// Has the thread mark.
-    pub(super) fn wake(&self) {
-        self.signal.set(Work::Mark);
+    /// Is the calling thread marking the heap?
+    pub(super) fn is_me(&self) -> bool {
+        self.thread.load(Ordering::Relaxed) == current_thread()
+    }
+
+    /// The lock of the list of heaps, for a fork.
+    pub(super) fn hold(&self) -> impl Sized + '_ {
+        self.marker.hold()
+    }
+
+    /// In the child of a fork.
+    pub(super) fn forked(&self, marking: bool) {
+        self.thread.store(0, Ordering::Relaxed);
+        self.lost.store(marking, Ordering::Relaxed);
     }
 
     /// Takes what a mutator remembered. False if there is no memory for it: then the mutator keeps it.
@@ -91,48 +92,15 @@ impl Background {
     }
 }
 
-impl Drop for Background {
-    fn drop(&mut self) {
-        self.signal.set(Work::End);
-    }
-}
-
-impl Signal {
-    fn set(&self, work: Work) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = work;
-        self.changed.notify_all();
-    }
-
-    /// Waits for work; false: there will be none.
-    fn wait(&self) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            match *state {
-                Work::Mark => {
-                    *state = Work::Nothing;
-                    return true;
-                }
-                Work::End => return false,
-                Work::Nothing => {
-                    state = self
-                        .changed
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
-                }
-            }
-        }
-    }
-}
-
-/// The thread's life.
-fn live<V: Vm>(heap: &Weak<Inner<V>>, signal: &Signal) {
-    while signal.wait() {
-        let Some(inner) = heap.upgrade() else {
-            return;
-        };
-        inner.gate.enter();
-        mark(&inner);
-        inner.gate.leave();
+impl<V: Vm> Marks for Inner<V> {
+    fn mark(self: Arc<Self>) {
+        self.gate.enter();
+        self.background
+            .thread
+            .store(current_thread(), Ordering::Relaxed);
+        mark(&self);
+        self.background.thread.store(0, Ordering::Relaxed);
+        self.gate.leave();
     }
 }
 
@@ -187,7 +155,13 @@ impl<V: Vm> Inner<V> {
     /// Begins to mark if the plan does that while mutators run, and it is time: true if the world was stopped, and what the caller
     /// knew of the heap may be wrong. By a mutator.
     pub(super) fn begin_if_due(&self) -> bool {
-        if !self.facts.concurrent || self.space.marking() {
+        if !self.facts.concurrent {
+            return false;
+        }
+        if self.space.marking() {
+            if self.background.lost.load(Ordering::Relaxed) {
+                self.wake_marker();
+            }
             return false;
         }
         let mut usage = self.page_usage();
@@ -203,7 +177,14 @@ impl<V: Vm> Inner<V> {
     pub(super) fn begin(&self) {
         let begun = self.pause(|| self.collect_stopped(Cause::Budget, Effort::Usual, true));
         if begun.is_some() {
-            self.background.wake();
+            self.wake_marker();
         }
+    }
+
+    /// Has the thread mark. Without one, the next collection completes the mark.
+    fn wake_marker(&self) {
+        self.background.lost.store(false, Ordering::Relaxed);
+        let heap: &Weak<Self> = self.tending.heap();
+        self.background.marker.mark(heap);
     }
 }

@@ -95,6 +95,11 @@ impl Bounds {
         before != (self.soft(), self.hard())
     }
 
+    /// The lock, for a fork.
+    pub(super) fn hold(&self) -> impl Sized + '_ {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn settle(&self, (asked, memory): &(Limits, Memory)) {
         let pages = |bytes: usize| bytes.div_ceil(PAGE).max(8);
         let hard = match (asked.hard, memory.usable()) {

@@ -3,6 +3,7 @@
 mod builder;
 mod census;
 mod concurrent;
+mod fork;
 mod limits;
 mod mutator;
 mod pins;
@@ -12,6 +13,7 @@ mod tend;
 
 pub use builder::Builder;
 pub use census::TypeCount;
+pub use fork::Fork;
 pub use limits::Limits;
 pub use mutator::Mutator;
 pub use pins::{PinGuard, Pinned};
@@ -23,6 +25,7 @@ use crate::collect::references::References;
 use crate::collect::{Hashes, Yields};
 use crate::error::{AllocError, HeapError, LimitError};
 use crate::event::{Cause, CollectionStats, Event, Listener};
+use crate::heap::workers::Workers;
 use crate::options::Options;
 use crate::plan::{self, Allocates, Facts};
 use crate::space::ObjectSpace;
@@ -30,10 +33,9 @@ use crate::space::objects::Swept;
 use crate::space::pages::PAGE;
 use crate::space::tables::Policy;
 use crate::vm::{Vm, World};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use heapwright_address::{ObjectReference, WildWord};
-use heapwright_os::{Machine, Pressure, clock};
-use heapwright_work::Pool;
+use heapwright_os::{Machine, Pressure, clock, current_thread};
 use pins::Pins;
 use sizing::{Sizing, Spent};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -94,7 +96,7 @@ struct Inner<V: Vm> {
     options: Options,
     gate: Arc<dyn World>,
     locals: Locals<V>,
-    pool: Pool,
+    pool: Workers,
     stacks: TraceStacks,
     pins: Pins,
     hashes: Hashes,
@@ -111,6 +113,8 @@ struct Inner<V: Vm> {
     /// Objects that live as long as the heap.
     immortals: Mutex<Immortals>,
     references: References,
+    /// The thread that has the world stopped; 0: none.
+    stopper: AtomicUsize,
     /// For plans that mark while mutators run.
     background: concurrent::Background,
     yields: Yields,
@@ -348,9 +352,11 @@ impl<V: Vm> Inner<V> {
         if !self.gate.close(true, &raise) {
             return None;
         }
+        self.stopper.store(current_thread(), Ordering::Relaxed);
         self.yields.point();
         let result = steps();
         self.yields.point();
+        self.stopper.store(0, Ordering::Relaxed);
         self.background.interrupt.set(false);
         self.tending.lower(&self.locals);
         self.gate.open(true);
@@ -397,12 +403,12 @@ impl<V: Vm> Inner<V> {
         let young = if full || begin { 0 } else { immortals.old };
         immortals.old = immortals.all.len();
         let small = self.options.workers == 0 && before.used < ALONE_BELOW;
-        let alone = small || self.stacks.count() == 1 || self.pool.start().is_err();
+        let alone = small || self.stacks.count() == 1 || self.pool.pool().start().is_err();
         let mut pause = Pause {
             vm: &self.vm,
             space: &self.space,
             locals: &self.locals,
-            pool: &self.pool,
+            pool: self.pool.pool(),
             stacks: &self.stacks,
             pinned: &pinned,
             hashes: &self.hashes,
@@ -550,6 +556,8 @@ impl<V: Vm> Inner<V> {
             allocated: 0,
             stress: self.options.stress,
             yields: Yields::new(self.options.yields, 128 + self.locals.count()),
+            owner: current_thread(),
+            inside: true,
             registered: Box::default(),
             thread,
         }

@@ -22,6 +22,7 @@ use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 use heapwright_address::{Address, ObjectReference};
+use heapwright_os::current_thread;
 use std::sync::Arc;
 
 /// A request that is refused without a look: no address space holds it.
@@ -580,6 +581,14 @@ impl<V: Vm> Mutator<V> {
         Heap(Arc::clone(&self.inner))
     }
 
+    pub(super) fn shared(&self) -> &Arc<Inner<V>> {
+        &self.inner
+    }
+
+    pub(super) fn record_ptr(&self) -> *mut Local<V> {
+        self.local.as_ptr()
+    }
+
     pub(super) fn inner<'a>(&self) -> &'a Inner<V> {
         // SAFETY: the heap lives as long as this mutator, and the reference is used within one of its methods.
         unsafe { &*Arc::as_ptr(&self.inner) }
@@ -627,16 +636,20 @@ impl<V: Vm> Mutator<V> {
     /// Runs `f` outside of the heap: collections do not wait for it. `f` gets no access to the mutator, and must not use
     /// references to objects.
     pub fn outside<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        struct Back<'a>(&'a dyn World);
-        impl Drop for Back<'_> {
+        struct Back<'a, V: Vm>(&'a dyn World, NonNull<Local<V>>);
+        impl<V: Vm> Drop for Back<'_, V> {
             fn drop(&mut self) {
                 self.0.enter();
+                // SAFETY: the mutator's record, inside of the heap.
+                let local = unsafe { self.1.as_mut() };
+                (local.owner, local.inside) = (current_thread(), true);
             }
         }
+        self.local().inside = false;
         self.inner.gate.leave();
         self.inner.tending.changed();
         // Also if `f` panics: the mutator is inside when it is used again.
-        let _back = Back(&*self.inner.gate);
+        let _back = Back(&*self.inner.gate, self.local);
         f()
     }
 
@@ -885,23 +898,29 @@ pub(super) fn retire_runs<V: Vm>(space: &ObjectSpace, local: &Local<V>) {
     });
 }
 
+/// Gives the heap what a mutator has that ends. World stopped, or by its owner.
+pub(super) fn end<V: Vm>(inner: &Inner<V>, local: &mut Local<V>) {
+    retire(&inner.space, local);
+    inner.references.adopt(&mut local.registered);
+    inner
+        .allocated
+        .fetch_add(local.allocated, Ordering::Relaxed);
+    // What this mutator remembered others must not forget.
+    if !local.log.is_empty() || local.log_lost {
+        inner.adopt_log(core::mem::take(&mut local.log), local.log_lost);
+    }
+}
+
 impl<V: Vm> Drop for Mutator<V> {
     fn drop(&mut self) {
         let inner = &self.inner;
         // SAFETY: this mutator's own, inside of the heap: no collection is under way.
         let local = unsafe { inner.locals.remove(self.local.as_ptr()) };
+        // In the child of a fork it may be another thread's, which is not counted any more.
         if let Some(mut local) = local {
-            retire(&inner.space, &mut local);
-            inner.references.adopt(&mut local.registered);
-            inner
-                .allocated
-                .fetch_add(local.allocated, Ordering::Relaxed);
+            end(inner, &mut local);
             inner.tending.changed();
-            // What this mutator remembered others must not forget.
-            if !local.log.is_empty() || local.log_lost {
-                inner.adopt_log(local.log, local.log_lost);
-            }
+            inner.gate.leave();
         }
-        inner.gate.leave();
     }
 }

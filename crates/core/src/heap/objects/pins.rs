@@ -28,6 +28,11 @@ impl Pins {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The lock, for a fork.
+    pub(super) fn hold(&self) -> impl Sized + '_ {
+        self.all()
+    }
+
     /// One more: how many there are now.
     fn add(&self, object: usize) -> usize {
         let mut all = self.all();

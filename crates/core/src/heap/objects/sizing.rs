@@ -176,6 +176,11 @@ impl Sizing {
         wanted.min(soft.max(above)).min(hard)
     }
 
+    /// The locks, for a fork.
+    pub(super) fn hold(&self) -> (impl Sized + '_, impl Sized + '_) {
+        (self.policy(), self.bounds.hold())
+    }
+
     fn policy(&self) -> std::sync::MutexGuard<'_, Box<dyn SizingPolicy>> {
         self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,7 +9,7 @@ use crate::options::Options;
 use crate::space::pages::PAGE;
 use crate::vm::Vm;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use heapwright_os::clock;
+use heapwright_os::{clock, current_thread};
 use std::sync::{Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -66,6 +66,23 @@ impl<V: Vm> Tending<Inner<V>> {
             returned: AtomicUsize::new(0),
             state: Mutex::new(Scavenging::new(options)),
         }
+    }
+
+    /// The heap.
+    pub(super) fn heap(&self) -> &Weak<Inner<V>> {
+        &self.heap
+    }
+
+    /// The locks, for a fork.
+    pub(super) fn hold(&self) -> (impl Sized + '_, impl Sized + '_) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.scavenger.hold(), state)
+    }
+
+    /// In the child of a fork there is no thread yet that would have it in hand.
+    pub(super) fn forked(&self, options: &Options) {
+        let off = options.decay == crate::options::Decay::Off;
+        self.tended.store(off, Ordering::Relaxed);
     }
 
     /// A mutator took blocks or pages.
@@ -202,6 +219,7 @@ impl<V: Vm> Inner<V> {
         if !self.facts.collects || !self.gate.try_close() {
             return false;
         }
+        self.stopper.store(current_thread(), Ordering::Relaxed);
         // Completing a mark that goes on frees nothing that died since it began.
         let marked = self
             .space
@@ -209,6 +227,7 @@ impl<V: Vm> Inner<V> {
             .then(|| self.collect_stopped(cause, effort, false));
         let stats = self.collect_stopped(cause, effort, false);
         self.tending.lower(&self.locals);
+        self.stopper.store(0, Ordering::Relaxed);
         self.gate.open(false);
         marked.iter().chain([&stats]).for_each(|s| self.tell(s));
         true

@@ -193,6 +193,16 @@ impl ObjectSpace {
         result
     }
 
+    /// Takes the lock of [`ObjectSpace::with`], until [`ObjectSpace::release_lock`]: what is under it is whole meanwhile.
+    pub(crate) fn hold_lock(&self) {
+        self.lock.lock();
+    }
+
+    /// Releases the lock, for who holds it; also in the child of a fork.
+    pub(crate) fn release_lock(&self) {
+        self.lock.unlock();
+    }
+
     /// The state of the block around an address of the range.
     #[inline(always)]
     #[must_use]
