@@ -1,297 +1,288 @@
-/*
- * A small Lisp on a Heapwright heap: numbers, symbols, pairs and closures; two heaps of different plans side by side; a weak map
- * from closures to their names. docs/c-api.md explains it.
- *
- *     cc lisp.c $(pkg-config --cflags --libs heapwright) -o lisp && ./lisp
- */
+/* A small Lisp on Heapwright: numbers, symbols, pairs, closures. Symbols are interned in a weak table, so that those that nobody
+   mentions any more disappear. Two heaps run the same program, each with a plan of its own.
+
+     cc -O2 lisp.c $(pkg-config --cflags --libs heapwright) -o lisp && ./lisp genimmix marksweep */
 #include <ctype.h>
-#include <heapwright.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "heapwright.h"
 
-/* ---- objects ------------------------------------------------------------------------------------------------------------------- */
+/* An object: a word with its kind above the heap's eight bits, then two fields. A number has its value in the first field, a
+   symbol its name, in 16 bytes. A closure is a pair of its parameters with its body, and its environment. */
+typedef struct { size_t header; hw_object field[2]; } Object;
+enum { PAIR, CLOSURE, NUMBER, SYMBOL, BUILTIN };
+#define NAMES 64
 
-enum type { NUMBER = 1, SYMBOL, PAIR, CLOSURE, PRIMITIVE };
+/* What each heap's runtime has: a stack of roots, a table of symbols, and what went wrong. */
+typedef struct {
+  hw_heap *heap;
+  hw_mutator *mutator;
+  hw_object stack[20000];
+  size_t top;
+  hw_weak *symbols[NAMES];
+  hw_object global, quote, lambda, iff, let, nil;
+  const char *error;
+  size_t collections, violations;
+} Lisp;
 
-/* Every object: the header, which has the type, and two words. */
-struct object {
-  uintptr_t header;
-  union { hw_object ref; intptr_t number; char text[8]; } a;
-  hw_object b;
-};
-#define OBJECT(o) ((struct object *)(o))
-#define A(o) (OBJECT(o)->a.ref)
-#define B(o) (OBJECT(o)->b)
-#define TYPE(o) ((enum type)hw_header(o))
-#define PUSH(l, v) hw_push_root((l)->mutator, &(v))
-#define POP(l, n) hw_pop_roots((l)->mutator, n)
+static int kind(hw_object o) { return (int)(((Object *)o)->header >> 8); }
+static hw_object get(hw_object o, int i) { return ((Object *)o)->field[i]; }
+static long number(hw_object o) { return (long)get(o, 0); }
+static const char *name(hw_object o) { return (const char *)((Object *)o)->field; }
 
-static size_t object_size(void *user, hw_object o) {
-  return (void)user, (void)o, sizeof(struct object);
-}
+/* ---- what the heap asks ---- */
 
-static void object_scan(void *user, hw_object o, struct hw_visitor *visitor) {
+/* ANCHOR: asks */
+static size_t size_of(void *user, hw_object o) { (void)user; return hw_size(o, sizeof(Object)); }
+static void scan(void *user, hw_object o, hw_slot_visitor *visit) {
   (void)user;
-  switch (TYPE(o)) {
-    case PAIR: /* first, rest */
-    case CLOSURE: /* (parameters body), environment */
-      hw_visit_slots(visitor, &A(o), 2);
-      break;
-    case SYMBOL: /* a: up to 8 letters; b: the next symbol */
-      hw_visit_slot(visitor, &B(o));
-      break;
-    default: /* numbers and primitives have no references; a new object has no type yet */
-      break;
+  if (kind(o) <= CLOSURE) hw_visit(visit, ((Object *)o)->field, 2);
+}
+static void thread_roots(void *user, void *thread, hw_root_visitor *visit) {
+  Lisp *l = thread;
+  (void)user;
+  hw_root(visit, l->stack, l->top);
+}
+static void roots(void *user, hw_root_visitor *visit) { hw_root(visit, &((Lisp *)user)->global, 6); }
+static uint32_t type_of(void *user, hw_object o) { (void)user; return (uint32_t)kind(o); }
+static const char *type_name(void *user, uint32_t t) {
+  static const char *names[] = {"pair", "closure", "number", "symbol", "builtin"};
+  (void)user;
+  return t < 5 ? names[t] : "?";
+}
+/* ANCHOR_END: asks */
+static void collected(void *user, const hw_collection *c) { ((Lisp *)user)->collections += c->number > 0; }
+static void violation(void *user, const char *what, hw_object o, size_t word) {
+  (void)o; (void)word;
+  fprintf(stderr, "broken heap: %s\n", what);
+  ((Lisp *)user)->violations++;
+}
+
+/* ---- objects: whatever is held over an allocation is on the stack ---- */
+
+static size_t push(Lisp *l, hw_object o) {
+  if (l->top == 20000) { l->error = "stack overflow"; return 0; }
+  l->stack[l->top] = o;
+  return l->top++;
+}
+/* ANCHOR: objects */
+static hw_object new_object(Lisp *l, int k) {
+  hw_object o;
+  if (hw_alloc(l->mutator, sizeof(Object), &o) != HW_OK) { l->error = hw_last_error(); return l->nil; }
+  ((Object *)o)->header |= (size_t)k << 8;
+  return o;
+}
+static hw_object pair(Lisp *l, int k, hw_object a, hw_object b) {
+  size_t at = push(l, a);
+  push(l, b);
+  hw_object o = new_object(l, k);
+  if (o != l->nil) {
+    hw_write(l->mutator, o, &((Object *)o)->field[0], l->stack[at]);
+    hw_write(l->mutator, o, &((Object *)o)->field[1], l->stack[at + 1]);
   }
+  l->top = at;
+  return o;
 }
-
-/* ---- an interpreter ------------------------------------------------------------------------------------------------------------ */
-
-struct lisp {
-  struct hw_heap *heap;
-  struct hw_mutator *mutator;
-  struct hw_weak_map *names; /* closure -> symbol */
-  hw_object symbols, globals; /* roots */
-  const char *at; /* what is read */
-};
-
-static void fatal(const char *what, const char *why) {
-  fprintf(stderr, "lisp: %s %.60s\n", what, why);
-  exit(1);
+/* ANCHOR_END: objects */
+static hw_object make_number(Lisp *l, long n) {
+  hw_object o = new_object(l, NUMBER);
+  if (o != l->nil) ((Object *)o)->field[0] = (hw_object)n;
+  return o;
 }
-
-static void check(enum hw_status status, const char *what) {
-  if (status != HW_OK) fatal(what, hw_last_error());
-}
-
-/* A new object; what it gets are variables that the caller has pushed, for they may move. */
-static hw_object make(struct lisp *l, enum type type, hw_object *a, hw_object *b) {
-  hw_object o = hw_alloc(l->mutator, sizeof(struct object));
-  if (!o) fatal("alloc:", hw_last_error());
-  hw_set_header(o, type);
-  if (a) hw_write(l->mutator, o, &A(o), *a);
-  if (b) hw_write(l->mutator, o, &B(o), *b);
+static hw_object symbol(Lisp *l, const char *text) {
+  int free_place = -1;
+  for (int i = 0; i < NAMES; i++) {
+    hw_object o = hw_weak_get(l->symbols[i], l->mutator);
+    if (o != NULL && strcmp(name(o), text) == 0) return o;
+    if (o == NULL) free_place = i;
+  }
+  if (free_place < 0) { l->error = "too many symbols"; return l->nil; }
+  hw_object o = new_object(l, SYMBOL);
+  if (o == l->nil) return o;
+  strncpy((char *)((Object *)o)->field, text, 15);
+  hw_weak_free(l->symbols[free_place]);
+  if (hw_weak_new(l->mutator, o, HW_WEAK, &l->symbols[free_place]) != HW_OK) l->error = hw_last_error();
   return o;
 }
 
-static hw_object cons(struct lisp *l, hw_object a, hw_object b) {
-  hw_object pair;
-  PUSH(l, a), PUSH(l, b);
-  pair = make(l, PAIR, &a, &b);
-  POP(l, 2);
-  return pair;
-}
+/* ---- reading ---- */
 
-static hw_object number(struct lisp *l, intptr_t n) {
-  hw_object o = make(l, NUMBER, NULL, NULL);
-  OBJECT(o)->a.number = n;
-  return o;
-}
-
-static hw_object symbol(struct lisp *l, const char *text, size_t length) {
-  char name[8] = {0};
-  hw_object s;
-  memcpy(name, text, length < 8 ? length : 8);
-  for (s = l->symbols; s; s = B(s))
-    if (memcmp(OBJECT(s)->a.text, name, 8) == 0) return s;
-  s = make(l, SYMBOL, NULL, &l->symbols);
-  memcpy(OBJECT(s)->a.text, name, 8);
-  return l->symbols = s;
-}
-
-static int is(hw_object o, const char *name) { return o && TYPE(o) == SYMBOL && strncmp(OBJECT(o)->a.text, name, 8) == 0; }
-
-static void skip(struct lisp *l) { for (; isspace((unsigned char)*l->at); l->at++) {} }
-
-static hw_object read_form(struct lisp *l) {
-  const char *begin;
-  skip(l);
-  if (*l->at == '(') {
-    hw_object first = NULL, last = NULL, item = NULL;
-    PUSH(l, first), PUSH(l, last), PUSH(l, item);
-    for (l->at++, skip(l); *l->at != ')'; skip(l)) {
-      item = read_form(l);
-      item = cons(l, item, NULL);
-      if (last) hw_write(l->mutator, last, &B(last), item);
-      else first = item;
-      last = item;
+static hw_object read(Lisp *l, const char **text) {
+  while (isspace((unsigned char)**text)) ++*text;
+  if (**text == '(') {
+    size_t base = l->top;
+    ++*text;
+    for (;;) {
+      while (isspace((unsigned char)**text)) ++*text;
+      if (**text == ')' || **text == 0) break;
+      push(l, read(l, text));
     }
-    l->at++;
-    POP(l, 3);
-    return first;
+    if (**text == ')') ++*text;
+    hw_object list = l->nil;
+    while (l->top > base) {
+      hw_object o = l->stack[--l->top];
+      list = pair(l, PAIR, o, list);
+    }
+    return list;
   }
-  begin = l->at;
-  while (*l->at && !isspace((unsigned char)*l->at) && *l->at != '(' && *l->at != ')') l->at++;
-  if (l->at == begin) fatal("a form is missing", "");
-  if (isdigit((unsigned char)*begin)) return number(l, strtol(begin, NULL, 10));
-  return symbol(l, begin, (size_t)(l->at - begin));
+  char word[16];
+  size_t n = 0;
+  for (; **text && !isspace((unsigned char)**text) && **text != '(' && **text != ')'; ++*text)
+    if (n < 15) word[n++] = **text;
+  word[n] = 0;
+  return isdigit((unsigned char)word[0]) || (word[0] == '-' && word[1]) ? make_number(l, atol(word)) : symbol(l, word);
 }
 
-static void print(struct lisp *l, hw_object o) {
-  if (!o) { printf("()"); return; }
-  switch (TYPE(o)) {
-    case NUMBER: printf("%ld", (long)OBJECT(o)->a.number); break;
-    case SYMBOL: printf("%.8s", OBJECT(o)->a.text); break;
-    case PAIR:
-      printf("(");
-      for (; o; o = B(o)) print(l, A(o)), printf(B(o) ? " " : ")");
-      break;
-    case CLOSURE: {
-      hw_object name = hw_weak_map_get(l->mutator, l->names, o);
-      printf("#<closure ");
-      if (name) print(l, name); else printf("without a name");
-      printf(">");
-      break;
-    }
-    case PRIMITIVE: printf("#<primitive>"); break;
+/* ---- evaluation ---- */
+
+static hw_object eval(Lisp *l, hw_object form, hw_object environment);
+static hw_object look(Lisp *l, hw_object environment, hw_object s) {
+  for (hw_object e = environment; e != l->nil; e = get(e, 1))
+    if (get(get(e, 0), 0) == s) return get(get(e, 0), 1);
+  for (hw_object e = l->global; e != l->nil; e = get(e, 1))
+    if (get(get(e, 0), 0) == s) return get(get(e, 0), 1);
+  l->error = "unbound symbol";
+  return l->nil;
+}
+static hw_object builtin(Lisp *l, char op, hw_object *a) {
+  switch (op) {
+    case '+': return make_number(l, number(a[0]) + number(a[1]));
+    case '-': return make_number(l, number(a[0]) - number(a[1]));
+    case '*': return make_number(l, number(a[0]) * number(a[1]));
+    case '<': return number(a[0]) < number(a[1]) ? l->quote : l->nil;
+    case 'c': return pair(l, PAIR, a[0], a[1]);
+    case 'a': return get(a[0], 0);
+    case 'd': return get(a[0], 1);
+    default: return a[0] == l->nil ? l->quote : l->nil;
   }
 }
-
-static hw_object find(hw_object environment, hw_object name) {
-  for (; environment; environment = B(environment))
-    if (A(A(environment)) == name) return A(environment);
-  return NULL;
+/* Calls what is at `at` on the stack with what follows it. */
+static hw_object call(Lisp *l, size_t at) {
+  hw_object f = l->stack[at];
+  if (kind(f) == BUILTIN) return builtin(l, (char)number(f), &l->stack[at + 1]);
+  if (kind(f) != CLOSURE) { l->error = "not a function"; return l->nil; }
+  size_t environment = push(l, get(f, 1)), parameters = push(l, get(get(f, 0), 0));
+  for (size_t i = at + 1; i < environment && l->stack[parameters] != l->nil; i++) {
+    hw_object bound = pair(l, PAIR, get(l->stack[parameters], 0), l->stack[i]);
+    l->stack[environment] = pair(l, PAIR, bound, l->stack[environment]);
+    l->stack[parameters] = get(l->stack[parameters], 1);
+  }
+  return eval(l, get(get(l->stack[at], 0), 1), l->stack[environment]);
 }
-
-static hw_object eval(struct lisp *l, hw_object e, hw_object env);
-
-static hw_object eval_list(struct lisp *l, hw_object list, hw_object env) {
-  hw_object value;
-  if (!list) return NULL;
-  PUSH(l, list), PUSH(l, env);
-  value = eval(l, A(list), env);
-  PUSH(l, value);
-  list = eval_list(l, B(list), env);
-  value = cons(l, value, list);
-  POP(l, 3);
+static hw_object eval(Lisp *l, hw_object form, hw_object environment) {
+  size_t at = push(l, form), result, base;
+  push(l, environment);
+  hw_poll(l->mutator);
+  hw_object value = l->nil;
+  form = l->stack[at];
+  if (l->error || form == l->nil) goto done;
+  if (kind(form) == NUMBER) { value = form; goto done; }
+  if (kind(form) == SYMBOL) { value = look(l, l->stack[at + 1], form); goto done; }
+  hw_object head = get(form, 0), rest = get(form, 1);
+  if (head == l->quote) { value = get(rest, 0); goto done; }
+  if (head == l->lambda) {
+    value = pair(l, PAIR, get(rest, 0), get(get(rest, 1), 0));
+    value = pair(l, CLOSURE, value, l->stack[at + 1]);
+    goto done;
+  }
+  if (head == l->iff) {
+    int is = eval(l, get(rest, 0), l->stack[at + 1]) != l->nil;
+    rest = get(get(l->stack[at], 1), 1);
+    value = eval(l, get(is ? rest : get(rest, 1), 0), l->stack[at + 1]);
+    goto done;
+  }
+  if (head == l->let) {
+    result = push(l, eval(l, get(get(rest, 1), 0), l->stack[at + 1]));
+    value = pair(l, PAIR, get(get(l->stack[at], 1), 0), l->stack[result]);
+    l->global = pair(l, PAIR, value, l->global);
+    value = l->stack[result];
+    goto done;
+  }
+  base = push(l, rest);
+  l->stack[base] = form;
+  result = push(l, rest);
+  /* From `base` on: the function and its arguments; `at` is where the rest of the form is kept. */
+  l->top = base;
+  for (l->stack[at] = form; l->stack[at] != l->nil && !l->error; l->stack[at] = get(l->stack[at], 1))
+    push(l, eval(l, get(l->stack[at], 0), l->stack[at + 1]));
+  if (!l->error) value = call(l, base);
+done:
+  l->top = at;
   return value;
 }
 
-static hw_object apply_primitive(struct lisp *l, intptr_t which, hw_object args) {
-  hw_object x = A(args), y = B(args) ? A(B(args)) : NULL;
-  switch (which) {
-    case '+': return number(l, OBJECT(x)->a.number + OBJECT(y)->a.number);
-    case '-': return number(l, OBJECT(x)->a.number - OBJECT(y)->a.number);
-    case '<': return OBJECT(x)->a.number < OBJECT(y)->a.number ? x : NULL;
-    case 'c': return cons(l, x, y);
-    case 'a': return A(x);
-    default: return B(x);
-  }
+/* ---- a heap with its program ---- */
+
+static void print(hw_object o, hw_object nil) {
+  if (o == nil) printf("()");
+  else if (kind(o) == NUMBER) printf("%ld", number(o));
+  else if (kind(o) == SYMBOL) printf("%s", name(o));
+  else if (kind(o) == PAIR) {
+    for (printf("("); o != nil; o = get(o, 1)) { print(get(o, 0), nil); if (get(o, 1) != nil) printf(" "); }
+    printf(")");
+  } else printf("<%s>", type_name(NULL, (uint32_t)kind(o)));
 }
-
-static hw_object eval(struct lisp *l, hw_object e, hw_object env) {
-  hw_object f = NULL, args = NULL, result = NULL;
-  if (!e || TYPE(e) == NUMBER) return e;
-  if (TYPE(e) == SYMBOL) {
-    hw_object binding = find(env, e);
-    if (!binding) binding = find(l->globals, e);
-    if (!binding) fatal("unbound:", "a symbol");
-    return B(binding);
+/* ANCHOR: heap */
+static int start(Lisp *l, const char *plan) {
+  hw_vm vm = {sizeof(hw_vm), HW_ABI_VERSION, 0, l, size_of, scan, thread_roots, roots, type_of, type_name, collected, violation};
+  hw_options *options = hw_options_new();
+  if (hw_options_from_environment(options) != HW_OK || hw_options_set(options, "plan", plan) != HW_OK ||
+      hw_options_set(options, "max", "4m") != HW_OK || hw_heap_new(&vm, options, &l->heap) != HW_OK ||
+      hw_attach(l->heap, l, &l->mutator) != HW_OK) {
+    fprintf(stderr, "lisp: %s\n", hw_last_error());
+    hw_options_free(options);
+    return 1;
   }
-  if (is(A(e), "quote")) return A(B(e));
-  PUSH(l, e), PUSH(l, env), PUSH(l, f), PUSH(l, args), PUSH(l, result);
-  if (is(A(e), "if")) {
-    result = eval(l, A(B(e)), env) ? eval(l, A(B(B(e))), env) : eval(l, A(B(B(B(e)))), env);
-  } else if (is(A(e), "lambda")) {
-    f = B(e);
-    result = make(l, CLOSURE, &f, &env);
-  } else if (is(A(e), "define")) {
-    result = eval(l, A(B(B(e))), env);
-    if (result && TYPE(result) == CLOSURE) check(hw_weak_map_insert(l->mutator, l->names, result, A(B(e))), "name");
-    f = cons(l, A(B(e)), result);
-    l->globals = cons(l, f, l->globals);
-  } else {
-    f = eval(l, A(e), env);
-    args = eval_list(l, B(e), env);
-    if (f && TYPE(f) == PRIMITIVE) {
-      result = apply_primitive(l, OBJECT(f)->a.number, args);
-    } else if (f && TYPE(f) == CLOSURE) {
-      env = B(f);
-      for (result = A(A(f)); result && args; result = B(result), args = B(args)) {
-        e = cons(l, A(result), A(args));
-        env = cons(l, e, env);
-      }
-      result = eval(l, A(B(A(f))), env);
-    } else {
-      fatal("not a function", "");
-    }
-  }
-  POP(l, 5);
-  return result;
-}
-
-/* ---- heaps --------------------------------------------------------------------------------------------------------------------- */
-
-static void start(struct lisp *l, const char *plan) {
-  static const char *const names[] = {"+", "-", "<", "cons", "rest", "first"};
-  static const char which[] = "+-<cra";
-  struct hw_options *options = NULL;
-  struct hw_vm vm;
-  size_t i;
-  memset(l, 0, sizeof *l);
-  hw_vm_init(&vm);
-  vm.size = object_size;
-  vm.scan = object_scan;
-  check(hw_options_create(&options), "options");
-  check(hw_options_set(options, "plan", plan), "plan");
-  check(hw_options_set(options, "max", "8m"), "max");
-  check(hw_options_set(options, "verify", "1"), "verify");
-  check(hw_heap_create(&vm, options, &l->heap), "heap");
-  check(hw_options_destroy(&options), "options");
-  check(hw_attach(l->heap, NULL, &l->mutator), "attach");
-  check(hw_weak_map_create(l->mutator, &l->names), "weak map");
-  check(hw_add_root(l->heap, &l->symbols), "root");
-  check(hw_add_root(l->heap, &l->globals), "root");
-  for (i = 0; i < 6; i++) {
-    hw_object p = make(l, PRIMITIVE, NULL, NULL), s = NULL;
-    OBJECT(p)->a.number = which[i];
-    PUSH(l, p), PUSH(l, s);
-    s = symbol(l, names[i], strlen(names[i]));
-    s = cons(l, s, p);
-    l->globals = cons(l, s, l->globals);
-    POP(l, 2);
-  }
-}
-
-static void run(struct lisp *l, const char *plan, const char *text) {
-  hw_object form;
-  l->at = text;
-  form = read_form(l);
-  form = eval(l, form, NULL);
-  printf("%-10s ", plan);
-  print(l, form);
-  printf("\n");
-}
-
-int main(int argc, char **argv) {
-  static const char *const plans[] = {"semispace", "genimmix"};
-  static const char fib[] = "(define fib (lambda (n) (if (< n 2) n (+ (fib (- n 1)) (fib (- n 2))))))";
-  static const char range[] = "(define range (lambda (n) (if (< 0 n) (cons n (range (- n 1))) ())))";
-  char call[32];
-  struct lisp lisps[2];
-  int i;
-  sprintf(call, "(fib %d)", argc > 1 ? atoi(argv[1]) % 100 : 20);
-  for (i = 0; i < 2; i++) start(&lisps[i], plans[i]);
-  for (i = 0; i < 2; i++) { /* both heaps are there all the time */
-    struct lisp *l = &lisps[i];
-    struct hw_usage usage;
-    run(l, plans[i], fib);
-    run(l, plans[i], range);
-    run(l, plans[i], call);
-    run(l, plans[i], "(range 12)");
-    run(l, plans[i], "((lambda (f) (f 1)) (lambda (x) (cons x (cons fib ()))))");
-    printf("%-10s names before: %zu\n", plans[i], hw_weak_map_count(l->names));
-    l->globals = NULL; /* nothing reaches the closures any more */
-    check(hw_collect(l->mutator, HW_COLLECT_FULL), "collect");
-    printf("%-10s names after: %zu\n", plans[i], hw_weak_map_count(l->names));
-    check(hw_get_usage(l->heap, &usage), "usage");
-    printf("%-10s collected: %s\n", plans[i], usage.collections > 1 ? "more than once" : "once");
-  }
-  for (i = 0; i < 2; i++) {
-    check(hw_weak_map_destroy(&lisps[i].names), "weak map");
-    check(hw_detach(&lisps[i].mutator), "detach");
-    check(hw_heap_destroy(&lisps[i].heap), "destroy");
+  hw_options_free(options);
+  /* ANCHOR_END: heap */
+  l->nil = l->global = new_object(l, PAIR);
+  l->global = l->nil;
+  l->quote = symbol(l, "quote"), l->lambda = symbol(l, "lambda"), l->iff = symbol(l, "if"), l->let = symbol(l, "define");
+  static const char *const names[] = {"+", "-", "*", "<", "cons", "a-first", "d-rest", "null"};
+  for (int i = 0; i < 8; i++) {
+    size_t at = push(l, symbol(l, names[i]));
+    hw_object f = new_object(l, BUILTIN);
+    ((Object *)f)->field[0] = (hw_object)(size_t)names[i][0];
+    l->global = pair(l, PAIR, pair(l, PAIR, l->stack[at], f), l->global);
+    l->top = at;
   }
   return 0;
+}
+static const char *const program[] = {
+  "(define fib (lambda (n) (if (< n 2) n (+ (fib (- n 1)) (fib (- n 2))))))",
+  "(fib 24)",
+  "(define range (lambda (n) (if (< 0 n) (cons n (range (- n 1))) (quote ()))))",
+  "(define sum (lambda (l) (if (null l) 0 (+ (a-first l) (sum (d-rest l))))))",
+  "(sum (range 500))",
+  "(quote (forgotten symbols))",
+  "(range 8)",
+};
+int main(int count, char **words) {
+  Lisp *two[2] = {calloc(1, sizeof(Lisp)), calloc(1, sizeof(Lisp))};
+  int bad = 0;
+  for (int i = 0; i < 2; i++)
+    if (start(two[i], count > i + 1 ? words[i + 1] : i ? "marksweep" : "genimmix")) return 1;
+  for (size_t p = 0; p < sizeof program / sizeof *program; p++)
+    for (int i = 0; i < 2; i++) {
+      Lisp *l = two[i];
+      const char *text = program[p];
+      hw_object value = eval(l, read(l, &text), l->nil);
+      printf("%d: ", i + 1);
+      if (l->error) printf("error: %s\n", l->error), bad = 1, l->error = NULL;
+      else print(value, l->nil), printf("\n");
+      l->top = 0;
+    }
+  for (int i = 0; i < 2; i++) {
+    Lisp *l = two[i];
+    int alive = 0;
+    hw_collect(l->mutator);
+    hw_collect(l->mutator);
+    for (int s = 0; s < NAMES; s++) alive += !hw_weak_is_cleared(l->symbols[s]), hw_weak_free(l->symbols[s]);
+    printf("%d: %d symbols are left, %s\n", i + 1, alive, l->collections > 2 ? "many collections" : "few collections");
+    bad |= l->violations != 0;
+    bad |= hw_detach(l->mutator) != HW_OK || hw_heap_free(l->heap) != HW_OK;
+    free(l);
+  }
+  return bad;
 }

@@ -1,750 +1,834 @@
-/*
- * Heapwright: memory managers for language runtimes.
- *
- * Rules for all functions:
- * - Pointers to heaps, mutators, options, handles and maps come from this library. Null is an error and never a crash, except in the inline
- *   functions, which take an attached mutator or one that was detached while its heap is there.
- * - What is called with a mutator may collect if it says so; then objects move, and references are good only where the heap finds them: in
- *   objects, in roots, in handles. Those that may are hw_alloc*, hw_poll, hw_collect, hw_outside, hw_set_limits, hw_for_each_object.
- * - A mutator is used by one thread at a time. Heaps, and handles that say "any thread", by any.
- * - Nothing aborts or prints. hw_last_error() has a sentence for what went wrong.
- */
+/* Heapwright's interface for C: garbage-collected heaps for language runtimes. docs/c-api.md is the guide.
+
+   Functions answer with a hw_status, and hw_last_error() says more. Pointers that a function takes are null or valid; null is an error value
+   wherever nothing else is said. Handles are freed once, by the function that their maker names. A library never ends the program and prints
+   nothing. Functions on a hw_mutator are called by the thread that uses it; those marked as safepoints may collect, and then objects have
+   moved: what was not reported as a root has to be read again. */
 
 
 #ifndef HEAPWRIGHT_H
 #define HEAPWRIGHT_H
 
-/* Generated from crates/capi by cbindgen: do not edit. See docs/c-api.md. */
+/* Made by cbindgen from crates/capi/src: HEAPWRIGHT_BLESS=1 cargo test -p heapwright-capi --test header writes it anew. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/**
- * In `hw_vm.flags`: the heap knows which addresses are objects. Needed for `hw_for_each_object`, `hw_object_at`, and roots that are pinned or
- * ambiguous. Objects are then aligned to 16 bytes, and plans that bump allocate by a call.
- */
-#define HW_OBJECT_MAP 1
+/* A thread's handle to a heap. One thread uses it at a time. */
+typedef struct hw_mutator hw_mutator;
 
-/**
- * The interface that a program was compiled for: the major number times 65536 plus the minor one. A library takes programs of its own major
- * number and of no higher minor one.
+/*
+ The interface that this header describes. A program gives it in hw_vm::abi_version, and the library refuses another one.
  */
 #define HW_ABI_VERSION 1
 
-/**
- * For `hw_collect`: what the plan thinks is due.
+/*
+ For hw_vm::flags: the heap knows which addresses are objects. It costs a write of a bit per allocation, and a call for each: the
+ inline path is not used. Needed for ambiguous roots, hw_object_around, hw_is_object, hw_for_each_object and hw_census.
  */
-#define HW_COLLECT_YOUNG 0
+#define HW_OBJECT_MAP 1
 
-/**
- * For `hw_collect`: everything.
+/*
+ What a function answers. hw_last_error says more.
  */
-#define HW_COLLECT_FULL 1
-
-/**
- * For `hw_collect`: begins a collection that goes on while mutators run, in plans that have such; in others as `HW_COLLECT_YOUNG`.
- */
-#define HW_COLLECT_BACKGROUND 2
-
-/**
- * For `hw_collect`: everything, and free memory goes back to the system.
- */
-#define HW_COLLECT_RELEASE 3
-
-/**
- * For `hw_weak_create`: held until memory is wanted.
- */
-#define HW_SOFT 0
-
-/**
- * For `hw_weak_create`: not held, and cleared before finalizers run.
- */
-#define HW_WEAK 1
-
-/**
- * For `hw_weak_create`: not held, cleared when no finalizer reaches the object any more; never gives the object.
- */
-#define HW_PHANTOM 2
-
-/**
- * For `hw_add_finalizer`: all that die together are finalized together, as in Java.
- */
-#define HW_TOGETHER 0
-
-/**
- * For `hw_add_finalizer`: one after the other; what one reaches waits for it.
- */
-#define HW_IN_ORDER 1
-
-/**
- * What a function answers. `HW_OK` is 0; after anything else `hw_last_error()` has a sentence.
- */
-typedef enum hw_status {
-  /**
-   * It was done.
+typedef enum {
+  /*
+   It is done.
    */
   HW_OK = 0,
-  /**
-   * A null pointer, or a value that is not allowed. Nothing was changed.
+  /*
+   Collecting did not make enough room. The heap is unharmed.
    */
-  HW_ERROR_ARGUMENT = 1,
-  /**
-   * A callback that must be there is null. No heap was made.
+  HW_OUT_OF_MEMORY = 1,
+  /*
+   A null pointer, or a value that makes no sense. Nothing was changed.
    */
-  HW_ERROR_CALLBACK = 2,
-  /**
-   * The program was compiled with the header of another version than the library's.
+  HW_INVALID = 2,
+  /*
+   There is no such option, or it does not take the value.
    */
-  HW_ERROR_VERSION = 3,
-  /**
-   * There is no such option, or it does not take the value.
+  HW_BAD_OPTION = 3,
+  /*
+   The header that the program was compiled with is not of this library.
    */
-  HW_ERROR_OPTION = 4,
-  /**
-   * The heap is full, also after collecting. It is unharmed.
+  HW_VERSION = 4,
+  /*
+   The system refused: memory, addresses, a thread.
    */
-  HW_ERROR_MEMORY = 5,
-  /**
-   * The operating system refused memory, addresses or a thread.
+  HW_SYSTEM = 5,
+  /*
+   The object has no pin that could be taken back.
    */
-  HW_ERROR_SYSTEM = 6,
-  /**
-   * The plan, or the heap as it was made, cannot do this.
+  HW_NOT_PINNED = 6,
+  /*
+   A handle that is not there any more: freed or detached before.
    */
-  HW_ERROR_UNSUPPORTED = 7,
-  /**
-   * The mutator is detached already.
+  HW_GONE = 7,
+  /*
+   The heap was made without what this needs.
    */
-  HW_ERROR_DETACHED = 8,
-  /**
-   * Not now: mutators are attached, or the call came from a callback in which it is not allowed.
+  HW_UNSUPPORTED = 8,
+  /*
+   An error of the library's own. Please report it.
    */
-  HW_ERROR_BUSY = 9,
-  /**
-   * More is in use than the limit allows, or limits contradict each other. The old ones are in force.
-   */
-  HW_ERROR_LIMIT = 10,
-  /**
-   * The object has no pin that could be taken back.
-   */
-  HW_ERROR_NOT_PINNED = 11,
-  /**
-   * An error of the library's own. The heap should not be used any more.
-   */
-  HW_ERROR_INTERNAL = 12,
+  HW_INTERNAL = 9,
 } hw_status;
 
-/**
- * A heap. Several may live side by side, with plans of their own.
+/*
+ A heap. All its functions may be called by any thread. It is freed, with all its memory, when it was given to hw_heap_free and the
+ last of its mutators has detached.
  */
 typedef struct hw_heap hw_heap;
 
-/**
- * Options, by name. Made by `hw_options_create`.
+/*
+ The options of a heap that is to be made. One thread at a time.
  */
 typedef struct hw_options hw_options;
 
-/**
- * Takes the fields of one object: given to `hw_vm.scan`, for `hw_visit_slot` and `hw_visit_slots`. Good during that call.
- */
-typedef struct hw_visitor hw_visitor;
-
-/**
- * A handle that does not keep its object alive. May outlive its heap, and then refers to nothing.
+/*
+ A weak handle to an object, for the program's own data. It may outlive its heap, and then refers to nothing.
  */
 typedef struct hw_weak hw_weak;
 
-/**
- * A map from objects, by identity, to objects that live as long as their keys. May outlive its heap, and then is empty.
+/*
+ A map from objects, by identity, to objects that live as long as their keys do, and the map. Values may refer to their keys.
  */
 typedef struct hw_weak_map hw_weak_map;
 
-/**
- * The address of an object's first byte; null for none. The first word of an object is its header: its low eight bits are the heap's, the
- * others the program's (`hw_set_header`). Fields that hold references are whole words.
+/*
+ An object: where it begins. Aligned to 8 bytes, to 16 with HW_OBJECT_MAP; never null. It is good until the calling thread's next
+ safepoint.
  */
 typedef void *hw_object;
 
-/**
- * What a collection was, for `hw_vm.collected`. Sizes in bytes, times in nanoseconds.
+/*
+ Takes the fields of an object: call hw_visit with it.
+
  */
-typedef struct hw_collection {
-  /**
-   * Its number, from 1.
+typedef struct {
+  /*
+   Called by hw_visit.
+   */
+  void (*visit)(void *context, hw_object *first, size_t count);
+  /*
+   For it.
+   */
+  void *context;
+} hw_slot_visitor;
+
+/*
+ Takes roots: call hw_root, hw_root_pinned or hw_root_ambiguous with it.
+ */
+typedef struct {
+  /*
+   Called by hw_root.
+   */
+  void (*visit)(void *context, hw_object *first, size_t count);
+  /*
+   Called by hw_root_pinned.
+   */
+  void (*pinned)(void *context, hw_object object);
+  /*
+   Called by hw_root_ambiguous.
+   */
+  void (*ambiguous)(void *context, size_t word);
+  /*
+   For them.
+   */
+  void *context;
+} hw_root_visitor;
+
+/*
+ A collection that has ended. Times in nanoseconds, sizes in bytes.
+ */
+typedef struct {
+  /*
+   1, 2, ...
    */
   uint64_t number;
-  /**
-   * How long the world was stopped.
+  /*
+   Everything was traced, not only what is young.
+   */
+  bool full;
+  /*
+   When it began, on the monotonic clock.
+   */
+  uint64_t start_ns;
+  /*
+   How long the world was stopped.
    */
   uint64_t pause_ns;
-  /**
-   * What was in use before.
+  /*
+   The part of it in which threads were waited for.
+   */
+  uint64_t stop_ns;
+  /*
+   In use before it.
    */
   size_t before_bytes;
-  /**
-   * What lives.
+  /*
+   What lives, as far as the plan knows.
    */
   size_t live_bytes;
-  /**
-   * What was copied to another place.
+  /*
+   In use, and free memory that is kept, after it.
+   */
+  size_t heap_bytes;
+  /*
+   Copied to another place.
    */
   size_t copied_bytes;
-  /**
-   * 1: everything was traced; 0: only what is young.
+  /*
+   Threads that could take part.
    */
-  uint32_t full;
-  /**
-   * Why: a word, good for ever.
+  size_t workers;
+  /*
+   Reference objects and handles that were cleared.
    */
-  const char *cause;
+  size_t cleared;
+  /*
+   Objects that became finalizable.
+   */
+  size_t finalizable;
+  /*
+   What the verifier found, with the option verify.
+   */
+  size_t violations;
 } hw_collection;
 
-/**
- * How the heap sees the program's objects. Filled in by the program (`hw_vm_init` sets size, and the rest to zero); copied when a heap is
- * made. Callbacks get `user` first. None of them allocates on the heap, waits for another thread, jumps out of the call (`longjmp`), or
- * throws. `size`, `scan` and `type_of` are called by many threads at once.
+/*
+ The runtime: what the heap asks, each with the runtime's own pointer user. size, scan and thread_roots are needed, the others may be
+ null. The table is copied when the heap is made.
+
+ The rules that the heap relies on:
+
+ 1. size is what was asked for when the object was allocated, put through hw_size, from the first safepoint after that on.
+ 2. scan reports every field that holds a reference, each once, and nothing else.
+ 3. thread_roots and roots report every way in which a stopped thread can reach an object.
+ 4. The low eight bits of an object's first word are the heap's. Whoever writes that word keeps them, and writes it only while the
+    object is new. The first word holds no reference.
+ 5. Every write of a reference into an object goes through hw_write, or hw_before_write.
+ 6. No callback allocates on the heap, or waits for a thread that does. size and scan are called by many threads at once, and read
+    nothing but the object.
  */
-typedef struct hw_vm {
-  /**
-   * `sizeof(hw_vm)`, as the program was compiled.
+typedef struct {
+  /*
+   sizeof(hw_vm): a later library takes the tables of earlier ones.
    */
   size_t struct_size;
-  /**
-   * `HW_OBJECT_MAP`, or 0.
+  /*
+   HW_ABI_VERSION.
+   */
+  uint32_t abi_version;
+  /*
+   HW_OBJECT_MAP, or 0.
    */
   uint32_t flags;
-  /**
-   * 0.
-   */
-  uint32_t reserved;
-  /**
-   * The program's own: the first argument of each callback.
+  /*
+   The runtime's own pointer. The callbacks are called with it, by any thread.
    */
   void *user;
-  /**
-   * Must be there. The bytes of an object, as they were asked for when it was allocated. Reads nothing but the object.
+  /*
+   Bytes of an object, 16 or more: hw_size(object, bytes).
    */
   size_t (*size)(void *user, hw_object object);
-  /**
-   * Must be there. Hands each field that may hold a reference to `visitor`, once. A new object is all zero.
+  /*
+   Reports the fields of an object. Worker; in plans that mark concurrently while mutators run.
    */
-  void (*scan)(void *user, hw_object object, struct hw_visitor *visitor);
-  /**
-   * May be null. Hands over the roots of one mutator, beside those of `hw_push_root`. World stopped.
+  void (*scan)(void *user, hw_object object, hw_slot_visitor *visit);
+  /*
+   Reports the roots of one thread: thread is what it attached with. World stopped.
    */
-  void (*thread_roots)(void *user, void *thread, struct hw_visitor *visitor);
-  /**
-   * May be null. Hands over all other roots, beside those of `hw_add_root`. World stopped.
+  void (*thread_roots)(void *user, void *thread, hw_root_visitor *visit);
+  /*
+   Reports all other roots. World stopped.
    */
-  void (*roots)(void *user, struct hw_visitor *visitor);
-  /**
-   * May be null: then there is one type, 0. A number for the type of an object.
+  void (*roots)(void *user, hw_root_visitor *visit);
+  /*
+   The number of an object's type.
    */
   uint32_t (*type_of)(void *user, hw_object object);
-  /**
-   * May be null. What people call a type; the string is copied.
+  /*
+   What people call a type: a string that lives as long as the heap.
    */
-  const char *(*type_name)(void *user, uint32_t id);
-  /**
-   * May be null. A collection is over. Called by the thread that collected; uses no mutator.
+  const char *(*type_name)(void *user, uint32_t type_);
+  /*
+   A collection has ended. World running again, on the thread that collected; must not allocate on the heap.
    */
-  void (*collected)(void *user, const struct hw_collection *collection);
+  void (*collected)(void *user, const hw_collection *stats);
+  /*
+   With the option verify: something is wrong, in one sentence. World stopped.
+   */
+  void (*violation)(void *user, const char *what, hw_object object, size_t word);
 } hw_vm;
 
-/**
- * What a heap uses: see `hw_get_usage`. Bytes.
+/*
+ What a heap uses, in bytes.
  */
-typedef struct hw_usage {
-  /**
-   * Blocks and large objects in use.
+typedef struct {
+  /*
+   Blocks and large objects in use.
    */
   size_t used_bytes;
-  /**
-   * What may be in use before the heap is collected.
+  /*
+   What may be in use before the heap is collected.
    */
   size_t limit_bytes;
-  /**
-   * What lived after the last collection.
+  /*
+   What lived after the last collection, as far as the plan knows.
    */
   size_t live_bytes;
-  /**
-   * What `hw_external_allocated` reported, less what was freed.
+  /*
+   Free memory that the heap holds.
+   */
+  size_t idle_bytes;
+  /*
+   What the runtime reported by hw_external_allocated.
    */
   size_t external_bytes;
-  /**
-   * Handed to mutators since the heap was made, of those that are detached.
+  /*
+   What went back to the system so far.
+   */
+  size_t returned_bytes;
+  /*
+   Handed to threads that have detached.
    */
   uint64_t allocated_bytes;
-  /**
-   * Collections so far.
+  /*
+   Collections.
    */
   uint64_t collections;
-  /**
-   * Those that traced everything.
+  /*
+   Those of them that traced everything.
    */
   uint64_t full_collections;
-  /**
-   * Limits in force; 0: none.
-   */
-  size_t soft_limit;
-  /**
-   * See `soft_limit`.
-   */
-  size_t hard_limit;
 } hw_usage;
 
-/**
- * A size class of the fast path.
+/*
+ A function for each object.
  */
-typedef struct hw_size_class {
-  /**
-   * Bytes of a cell.
+typedef void (*hw_object_visitor)(void *context, hw_object object);
+
+/*
+ A function for each type: its number, how many objects it has, and their bytes.
+ */
+typedef void (*hw_type_visitor)(void *context, uint32_t type_, size_t objects, size_t bytes);
+
+/*
+ One option, for lists. The strings live as long as the process.
+ */
+typedef struct {
+  /*
+   Its name for hw_options_set.
+   */
+  const char *name;
+  /*
+   Its default, as it would be set.
+   */
+  const char *value;
+  /*
+   What values look like.
+   */
+  const char *values;
+  /*
+   One sentence.
+   */
+  const char *meaning;
+} hw_option;
+
+/*
+ How strongly a reference holds what it refers to: HW_SOFT, HW_WEAK or HW_PHANTOM.
+ */
+typedef uint32_t hw_strength;
+
+/*
+ In which order objects become finalizable that die together: HW_TOGETHER or HW_REGISTRATION.
+ */
+typedef uint32_t hw_finalizer_order;
+
+/*
+ The size class of a request.
+ */
+typedef struct {
+  /*
+   Bytes of a cell.
    */
   uint16_t bytes;
-  /**
-   * Its number.
+  /*
+   The number of the class.
    */
   uint16_t number;
-} hw_size_class;
+} hw_class;
 
-/**
- * A mutator: what allocates, by one thread at a time. The fields are for the inline functions of the header, and for code generators; they do
- * not change until it is detached.
+/*
+ How to allocate without a call: the first part of a mutator, for the functions in the header.
  */
-typedef struct hw_mutator {
-  /**
-   * The largest request that is allocated inline, in bytes; 0: none is.
-   */
-  size_t most;
-  /**
-   * Of plans that bump: the cursor, with the limit behind it. Of those with size classes: where the address of the runs is.
+typedef struct {
+  /*
+   Cursor and limit, where objects are allocated one after the other; null where they are in cells of size classes.
    */
   size_t *cursor;
-  /**
-   * Null for plans that bump; else the class of a request, by its words (or, with `HW_OBJECT_MAP`, its pairs of words).
-   */
-  const struct hw_size_class *classes;
-  /**
-   * What becomes the first word of a new object.
+  /*
+   What a new object's first word is.
    */
   const size_t *header;
-  /**
-   * Not 0: call `hw_poll`.
+  /*
+   Where the address of the runs of free cells is; null where there are none.
+   */
+  uint8_t *const *runs;
+  /*
+   Where the first run is, in bytes from there.
+   */
+  size_t first;
+  /*
+   From one run to the next, in bytes.
+   */
+  size_t stride;
+  /*
+   The class of each request, divided by 8.
+   */
+  const hw_class *classes;
+  /*
+   The largest request that needs no call; 0: each does.
+   */
+  size_t most;
+  /*
+   Not 0: the thread is to stop.
    */
   const uint32_t *interrupt;
-  /**
-   * Not 0: call `hw_before_write`.
+  /*
+   0: writes need no barrier.
    */
   const uint8_t *barrier;
-  /**
-   * The run of class 0, in bytes from the runs.
-   */
-  uint32_t first;
-  /**
-   * From one run to the next, in bytes.
-   */
-  uint32_t stride;
-  /**
-   * Requests are rounded up to multiples of 1 << `align`.
-   */
-  uint32_t align;
-  /**
-   * 0.
-   */
-  uint32_t reserved;
-} hw_mutator;
+} hw_fast_path;
+
+/*
+ Until memory is wanted: the option softrefs says when.
+ */
+#define HW_SOFT 0
+
+/*
+ Not at all: it is cleared before finalizers are looked for.
+ */
+#define HW_WEAK 1
+
+/*
+ Not at all, and it is cleared only when finalizers do not reach it any more.
+ */
+#define HW_PHANTOM 2
+
+/*
+ All at once, as in Java: also those that others of them reach.
+ */
+#define HW_TOGETHER 0
+
+/*
+ One after the other, as they were registered.
+ */
+#define HW_REGISTRATION 1
 
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
 
-/**
- * What went wrong in the calling thread's last call that failed: a sentence, or the empty string. Never null. Good until the next call
- * of this thread that fails. Calls that succeed leave it as it is.
- */
-const char *hw_last_error(void);
-
-/**
- * The status of the calling thread's last call that failed: for functions that answer with something else, as `hw_alloc`.
- */
-enum hw_status hw_last_status(void);
-
-/**
- * A name of a status, as `"HW_ERROR_MEMORY"`. Never null; the string is good for ever. Any number may be asked for.
- */
-const char *hw_status_name(int32_t status);
-
-/**
- * In `scan` and in callbacks for roots: one word that holds a reference or null. It is updated if the object moves. Nulls are ignored.
- */
-void hw_visit_slot(struct hw_visitor *visitor,
-                   hw_object *slot);
-
-/**
- * The same for `count` words one after the other: the array of an object is divided among threads.
- */
-void hw_visit_slots(struct hw_visitor *visitor, hw_object *first, size_t count);
-
-/**
- * In callbacks for roots: an object that is alive and stays where it is, as the reference to it cannot be updated. Only with `HW_OBJECT_MAP`:
- * 0 if it was not taken.
- */
-int32_t hw_visit_pinned(struct hw_visitor *visitor,
-                        hw_object object);
-
-/**
- * In callbacks for roots: a word that may be a reference, or point into an object. What it leads to is alive and stays where it is. Only with
- * `HW_OBJECT_MAP`: 0 if it was not taken.
- */
-int32_t hw_visit_ambiguous(struct hw_visitor *visitor,
-                           size_t word);
-
-/**
- * The interface that the library has: compare `HW_ABI_VERSION`.
+/*
+ The interface that this library has: HW_ABI_VERSION of its own header.
  */
 uint32_t hw_abi_version(void);
 
-/**
- * The library's version, as `"0.1.0"`.
- */
-const char *hw_version(void);
+/*
+ Makes a heap for a runtime. options may be null, for the defaults; they are copied. The heap is stored to *out; on failure that is
+ null.
 
-/**
- * New options, with the defaults.
+ HW_VERSION: the header is not this library's. HW_INVALID: a callback that is needed is null. HW_BAD_OPTION, HW_SYSTEM: options
+ that do not go together, or no memory for the heap.
  */
-enum hw_status hw_options_create(struct hw_options **options);
+hw_status hw_heap_new(const hw_vm *vm,
+                      const hw_options *options,
+                      hw_heap **out);
 
-/**
- * Sets an option by its name, as `"plan"` to `"immix"` or `"max"` to `"64m"`. The names are in the guide; the message of an error lists what
- * is allowed.
+/*
+ Gives a heap back. HW_GONE if it was given back before.
  */
-enum hw_status hw_options_set(struct hw_options *options,
-                              const char *name,
-                              const char *value);
+hw_status hw_heap_free(hw_heap *heap);
 
-/**
- * Frees options and sets the pointer to null. Null is fine. Heaps that were made with them do not need them.
+/*
+ Tells what a heap uses.
  */
-enum hw_status hw_options_destroy(struct hw_options **options);
+hw_status hw_heap_usage(const hw_heap *heap, hw_usage *out);
 
-/**
- * What `hw_heap_create` calls, with the version of its header.
+/*
+ Changes the limits, in bytes; 0: none. Above the soft one the heap collects harder, the hard one it does not pass. HW_INVALID if the
+ soft one is above the hard one, or that below what is in use; the old ones then stay.
  */
-enum hw_status hw_heap_create_versioned(uint32_t abi,
-                                        const struct hw_vm *vm,
-                                        const struct hw_options *options,
-                                        struct hw_heap **heap);
-
-/**
- * Frees a heap with all its objects, and sets the pointer to null, which is also fine to give. `HW_ERROR_BUSY` as long as a mutator is attached:
- * nothing is freed then. Weak handles and maps may be destroyed later.
- */
-enum hw_status hw_heap_destroy(struct hw_heap **heap);
-
-/**
- * A variable of the program that holds a reference or null is a root, until `hw_remove_root`. Any thread. `HW_ERROR_ARGUMENT` if it is one
- * already.
- */
-enum hw_status hw_add_root(struct hw_heap *heap,
-                           hw_object *slot);
-
-/**
- * Takes such a root back. `HW_ERROR_ARGUMENT` if it is none.
- */
-enum hw_status hw_remove_root(struct hw_heap *heap, hw_object *slot);
-
-/**
- * What a heap uses. Any thread.
- */
-enum hw_status hw_get_usage(const struct hw_heap *heap, struct hw_usage *usage);
-
-/**
- * Attaches a mutator. `thread` is the program's own, for `hw_vm.thread_roots`. The mutator is inside of the heap: collections wait for it, until
- * it allocates, polls (`hw_poll`), or goes outside (`hw_outside`). It may be handed from thread to thread.
- */
-enum hw_status hw_attach(struct hw_heap *heap,
-                         void *thread,
-                         struct hw_mutator **mutator);
-
-/**
- * Detaches a mutator and sets the pointer to null. Null is `HW_ERROR_DETACHED`: it was detached before. So is a copy of the pointer, as long as
- * its heap is there and at most 256 more mutators were detached since; later it must not be used.
- */
-enum hw_status hw_detach(struct hw_mutator **mutator);
-
-/**
- * What `hw_alloc` calls when the inline part does not do. Any size: at least 16 bytes are taken. Zeroed. May collect. Null if there is no room:
- * `hw_last_status` says why.
- */
-hw_object hw_alloc_slow(struct hw_mutator *mutator,
-                        size_t bytes);
-
-/**
- * As `hw_alloc`, for an object that never moves, in every plan.
- */
-hw_object hw_alloc_unmoving(struct hw_mutator *mutator, size_t bytes);
-
-/**
- * As `hw_alloc`, for an object that lives as long as the heap, and never moves.
- */
-hw_object hw_alloc_immortal(struct hw_mutator *mutator, size_t bytes);
-
-/**
- * What `hw_poll` calls when a collection waits.
- */
-enum hw_status hw_poll_slow(struct hw_mutator *mutator);
-
-/**
- * What `hw_write` calls when there is a barrier. `slot` is the field that is about to be written; null: any number of them.
- */
-enum hw_status hw_before_write(struct hw_mutator *mutator,
-                               hw_object holder,
-                               hw_object *slot);
-
-/**
- * A variable of the calling function is a root until `hw_pop_roots`. It holds a reference or null, and is not pushed twice.
- */
-enum hw_status hw_push_root(struct hw_mutator *mutator,
-                            hw_object *slot);
-
-/**
- * The `count` roots that were pushed last are none any more. `HW_ERROR_ARGUMENT` if there are fewer: then all stay.
- */
-enum hw_status hw_pop_roots(struct hw_mutator *mutator,
-                            size_t count);
-
-/**
- * Collects now. A plan that never collects does nothing.
- */
-enum hw_status hw_collect(struct hw_mutator *mutator, uint32_t how);
-
-/**
- * Calls `work(arg)` outside of the heap: for what may take long, as a read or a lock. Collections do not wait for it. `work` uses neither the
- * mutator nor references.
- */
-enum hw_status hw_outside(struct hw_mutator *mutator,
-                          void (*work)(void *arg),
-                          void *arg);
-
-/**
- * Changes the limits, in bytes; 0: as the system has them. Collects first if more is in use than `hard`. `HW_ERROR_LIMIT` if then still more
- * lives: the old limits stay in force.
- */
-enum hw_status hw_set_limits(struct hw_mutator *mutator,
+hw_status hw_heap_set_limits(hw_heap *heap,
                              size_t soft,
                              size_t hard);
 
-/**
- * The program took so many bytes by `malloc` or elsewhere for an object: they count towards the next collection.
+/*
+ Gives free memory back to the system, now: how many bytes. 0 also if heap is null.
  */
-enum hw_status hw_external_allocated(struct hw_mutator *mutator,
-                                     size_t bytes);
+size_t hw_heap_release_memory(hw_heap *heap);
 
-/**
- * It gave them back. Any thread.
+/*
+ The runtime gave memory back that it had reported by hw_external_allocated.
  */
-enum hw_status hw_external_freed(struct hw_heap *heap, size_t bytes);
+hw_status hw_external_freed(hw_heap *heap, size_t bytes);
 
-/**
- * Keeps an object where it is, until `hw_unpin` was called as often. It is not kept alive.
+/*
+ Keeps an object where it is until hw_unpin was called as often. It is not kept alive.
  */
-enum hw_status hw_pin(struct hw_mutator *mutator, hw_object pinned);
+hw_status hw_pin(hw_heap *heap, hw_object o);
 
-/**
- * Takes one pin back. `HW_ERROR_NOT_PINNED` if there is none.
+/*
+ Takes one hw_pin back. HW_NOT_PINNED if there is none.
  */
-enum hw_status hw_unpin(struct hw_mutator *mutator, hw_object pinned);
+hw_status hw_unpin(hw_heap *heap, hw_object o);
 
-/**
- * A number that stays the same as long as the object lives, wherever it moves. Two objects may have the same.
+/*
+ Keeps an object where it is as long as it lives.
  */
-enum hw_status hw_identity_hash(struct hw_mutator *mutator,
-                                hw_object of,
-                                size_t *hash);
+hw_status hw_pin_for_ever(hw_heap *heap, hw_object o);
 
-/**
- * Calls `visit` for every object, with the world stopped; also for those that died since the last collection. `visit` uses no mutator.
- * `HW_ERROR_UNSUPPORTED` without `HW_OBJECT_MAP`.
+/*
+ The object that an address lies in; null if it lies in none, or the heap has no object map. Any bit pattern.
  */
-enum hw_status hw_for_each_object(struct hw_mutator *mutator,
-                                  void (*visit)(void *arg, hw_object object),
-                                  void *arg);
+hw_object hw_object_around(const hw_heap *heap, size_t word);
 
-/**
- * The object at or around an address, or null if there is none. `HW_ERROR_UNSUPPORTED` without `HW_OBJECT_MAP`.
+/*
+ Is this the address of an object? False if the heap has no object map. Any bit pattern.
  */
-enum hw_status hw_object_at(struct hw_mutator *mutator,
-                            size_t address,
-                            hw_object *found);
+bool hw_is_object(const hw_heap *heap, size_t word);
 
-/**
- * A weak handle to an object: `HW_SOFT`, `HW_WEAK` or `HW_PHANTOM`.
+/*
+ Attaches the calling thread. thread is the runtime's own, for thread_roots. The thread is inside of the heap from now on: it must reach
+ safepoints, or others wait for it. The mutator is stored to *out; on failure that is null.
  */
-enum hw_status hw_weak_create(struct hw_mutator *mutator,
-                              hw_object target,
-                              uint32_t strength,
-                              struct hw_weak **weak);
+hw_status hw_attach(hw_heap *heap,
+                    void *thread,
+                    hw_mutator **out);
 
-/**
- * The object of a weak handle; null if it was cleared, or on an error.
+/*
+ Detaches a thread. HW_GONE if it was detached before.
  */
-hw_object hw_weak_get(struct hw_mutator *mutator, const struct hw_weak *weak);
+hw_status hw_detach(hw_mutator *mutator);
 
-/**
- * 1: the handle refers to nothing any more, or is null. Any thread; also for phantom ones.
+/*
+ Allocates bytes of zeroed memory, at least 16. A safepoint. hw_alloc in the header does the same, mostly without a call.
  */
-int32_t hw_weak_is_cleared(const struct hw_weak *weak);
+hw_status hw_alloc_slow(hw_mutator *mutator,
+                        size_t bytes,
+                        hw_object *out);
 
-/**
- * Frees a handle and sets the pointer to null, which is also fine to give.
+/*
+ Allocates an object that never moves. As hw_alloc_slow otherwise.
  */
-enum hw_status hw_weak_destroy(struct hw_weak **weak);
+hw_status hw_alloc_unmoving(hw_mutator *mutator, size_t bytes, hw_object *out);
 
-/**
- * A new weak map.
+/*
+ Allocates an object that lives as long as the heap, with all that it reaches, and never moves. As hw_alloc_slow otherwise.
  */
-enum hw_status hw_weak_map_create(struct hw_mutator *mutator, struct hw_weak_map **map);
+hw_status hw_alloc_immortal(hw_mutator *mutator,
+                            size_t bytes,
+                            hw_object *out);
 
-/**
- * Enters a value, in the place of the one that was there.
+/*
+ Allocates an object whose address plus offset is a multiple of align, a power of two. It never moves. As hw_alloc_slow otherwise.
  */
-enum hw_status hw_weak_map_insert(struct hw_mutator *mutator,
-                                  const struct hw_weak_map *map,
-                                  hw_object key,
-                                  hw_object value);
+hw_status hw_alloc_aligned(hw_mutator *mutator,
+                           size_t bytes,
+                           size_t align,
+                           size_t offset,
+                           hw_object *out);
 
-/**
- * The value of a key; null if there is none, or on an error.
+/*
+ Before a reference is written into slot of o, or with null into any number of its fields. No safepoint between this and the write.
+ hw_write in the header calls it where the plan wants it.
  */
-hw_object hw_weak_map_get(struct hw_mutator *mutator, const struct hw_weak_map *map, hw_object key);
+void hw_before_write(hw_mutator *mutator,
+                     hw_object o,
+                     hw_object *slot);
 
-/**
- * Takes an entry out: its value, or null.
+/*
+ Stops here if a collection waits. hw_poll in the header calls it where that is so.
  */
-hw_object hw_weak_map_remove(struct hw_mutator *mutator,
-                             const struct hw_weak_map *map,
-                             hw_object key);
+void hw_poll_slow(hw_mutator *mutator);
 
-/**
- * How many entries there are, with those whose keys died since the last collection. Any thread.
+/*
+ Calls run(context) with the thread outside of the heap: collections do not wait for it. run uses no object and not this mutator.
  */
-size_t hw_weak_map_count(const struct hw_weak_map *map);
+hw_status hw_outside(hw_mutator *mutator,
+                     void (*run)(void *context),
+                     void *context);
 
-/**
- * Frees a map and sets the pointer to null, which is also fine to give.
+/*
+ Collects everything now. A safepoint.
  */
-enum hw_status hw_weak_map_destroy(struct hw_weak_map **map);
+hw_status hw_collect(hw_mutator *mutator);
 
-/**
- * Registers an ephemeron: `holder` has a key and a value in the words at these offsets, in bytes, which `hw_vm.scan` does not report. The value
- * is kept while holder and key live; both words become null when the key dies. `HW_ERROR_ARGUMENT` if an offset is 0 or no multiple of 8.
+/*
+ Collects what the plan thinks is due. A safepoint.
  */
-enum hw_status hw_add_ephemeron(struct hw_mutator *mutator,
-                                hw_object holder,
-                                uint32_t key,
-                                uint32_t value);
+hw_status hw_collect_young(hw_mutator *mutator);
 
-/**
- * When nothing reaches the object any more, it is queued for `hw_next_finalizable`, with the token, and lives until it is taken from there.
- * `order` is `HW_TOGETHER` or `HW_IN_ORDER`.
+/*
+ The runtime took memory elsewhere on behalf of an object: it counts towards the next collection. Not a safepoint.
  */
-enum hw_status hw_add_finalizer(struct hw_mutator *mutator,
-                                hw_object target,
-                                uint32_t order,
-                                size_t token);
+hw_status hw_external_allocated(hw_mutator *mutator, size_t bytes);
 
-/**
- * Takes the next object that is to be finalized: null if there is none. `token` may be null.
+/*
+ A number of the object that stays the same while it lives, wherever it moves. Two objects may have the same. Not a safepoint. 0 if a
+ pointer is null.
  */
-hw_object hw_next_finalizable(struct hw_mutator *mutator, size_t *token);
+size_t hw_identity_hash(hw_mutator *mutator,
+                        hw_object o);
 
-/**
- * Calls `finalize` for at most `most` objects that are to be finalized: how many it was. `finalize` may do all that a mutator may, also
- * allocate, register finalizers, and keep the object.
+/*
+ Visits all objects, with the world stopped. A safepoint. Those that died since the last collection are visited, too. visit does not use
+ this heap. HW_UNSUPPORTED without an object map.
  */
-size_t hw_run_finalizers(struct hw_mutator *mutator,
-                         size_t most,
-                         void (*finalize)(void *arg,
-                                          struct hw_mutator *mutator,
-                                          hw_object object,
-                                          size_t token),
-                         void *arg);
+hw_status hw_for_each_object(hw_mutator *mutator,
+                             hw_object_visitor visit,
+                             void *context);
+
+/*
+ Counts all objects by type, the most bytes first. As hw_for_each_object; visit is called with the world running.
+ */
+hw_status hw_census(hw_mutator *mutator, hw_type_visitor visit, void *context);
+
+/*
+ The defaults. Freed by hw_options_free.
+ */
+hw_options *hw_options_new(void);
+
+/*
+ Frees options; null is fine. Heaps that were made with them go on.
+ */
+void hw_options_free(hw_options *options);
+
+/*
+ Sets an option by its name, as hw_option_at lists them: plan to genimmix, max to 64m. HW_BAD_OPTION if there is no such
+ option, or it does not take the value: the message says what there is.
+ */
+hw_status hw_options_set(hw_options *options,
+                         const char *name,
+                         const char *value);
+
+/*
+ Takes the options that the environment has as HEAPWRIGHT_PLAN, HEAPWRIGHT_MAX and so on; others become the defaults.
+ */
+hw_status hw_options_from_environment(hw_options *options);
+
+/*
+ Option number index, from 0 on: false if there are not so many.
+ */
+bool hw_option_at(size_t index, hw_option *out);
+
+/*
+ The name of plan number index, from 0 on; null if there are not so many.
+ */
+const char *hw_plan_at(size_t index);
+
+/*
+ The plan that the options name. Lives as long as the process; null if options is.
+ */
+const char *hw_options_plan(const hw_options *options);
+
+/*
+ Makes a weak handle to an object. Not a safepoint. Freed by hw_weak_free.
+ */
+hw_status hw_weak_new(hw_mutator *mutator, hw_object o, hw_strength strength, hw_weak **out);
+
+/*
+ The object; null if it is dead, the handle was cleared or is a phantom one, or the heap is gone. Not a safepoint.
+ */
+hw_object hw_weak_get(const hw_weak *weak, hw_mutator *mutator);
+
+/*
+ Does it refer to nothing any more? Any thread. True for null.
+ */
+bool hw_weak_is_cleared(const hw_weak *weak);
+
+/*
+ Frees a handle; null is fine. Any thread.
+ */
+void hw_weak_free(hw_weak *weak);
+
+/*
+ Makes a map. Freed by hw_weak_map_free.
+ */
+hw_status hw_weak_map_new(hw_mutator *mutator, hw_weak_map **out);
+
+/*
+ Enters a value. The one that was there before is stored to *before, null if there was none; before may be null. Not a safepoint.
+ */
+hw_status hw_weak_map_set(hw_weak_map *map,
+                          hw_mutator *mutator,
+                          hw_object key,
+                          hw_object value,
+                          hw_object *before);
+
+/*
+ The value of a key; null if there is none. Not a safepoint.
+ */
+hw_object hw_weak_map_get(const hw_weak_map *map, hw_mutator *mutator, hw_object key);
+
+/*
+ Takes an entry out: its value, null if there was none. Not a safepoint.
+ */
+hw_object hw_weak_map_remove(hw_weak_map *map, hw_mutator *mutator, hw_object key);
+
+/*
+ How many entries a map has, with those whose keys died since the last collection. 0 for null. Any thread.
+ */
+size_t hw_weak_map_count(const hw_weak_map *map);
+
+/*
+ Frees a map; null is fine. Any thread.
+ */
+void hw_weak_map_free(hw_weak_map *map);
+
+/*
+ Registers a reference object: holder has a slot, slot bytes from its beginning, that does not keep alive what it refers to. scan does
+ not report the slot. queued: when it is cleared, the holder is queued for hw_next_cleared. Read it by hw_read_reference. Not a
+ safepoint.
+ */
+hw_status hw_add_reference(hw_mutator *mutator,
+                           hw_object holder,
+                           hw_strength strength,
+                           uint32_t slot,
+                           bool queued);
+
+/*
+ What a reference object refers to; null if it was cleared. Not a safepoint.
+ */
+hw_object hw_read_reference(hw_mutator *mutator, hw_object holder, hw_strength strength, uint32_t slot);
+
+/*
+ Takes the next reference object that was cleared and asked to be queued: true, and it is stored to *holder. Not a safepoint.
+ */
+bool hw_next_cleared(hw_mutator *mutator,
+                     hw_object *holder);
+
+/*
+ Registers an ephemeron: holder has two slots that scan does not report; what the one at value refers to is kept as long as the
+ holder lives and what the one at key refers to does. Offsets in bytes from its beginning. Not a safepoint.
+ */
+hw_status hw_add_ephemeron(hw_mutator *mutator,
+                           hw_object holder,
+                           uint32_t key,
+                           uint32_t value);
+
+/*
+ Reads an ephemeron: true, and key and value are stored to *key_out and *value_out; false if the key is dead, or there is none. Not a
+ safepoint.
+ */
+bool hw_read_ephemeron(hw_mutator *mutator,
+                       hw_object holder,
+                       uint32_t key,
+                       uint32_t value,
+                       hw_object *key_out,
+                       hw_object *value_out);
+
+/*
+ Registers a finalizer: when nothing reaches the object any more, it is queued for hw_next_finalizable, and kept alive until it is taken
+ from there. token comes back with it. Not a safepoint.
+ */
+hw_status hw_add_finalizer(hw_mutator *mutator,
+                           hw_object o,
+                           hw_finalizer_order order,
+                           void *token);
+
+/*
+ Takes the next object that is to be finalized: true, and it is stored to *o, and its token to *token. It may be registered again. Not a
+ safepoint.
+ */
+bool hw_next_finalizable(hw_mutator *mutator,
+                         hw_object *o,
+                         void **token);
+
+/*
+ The message of the last call on this thread that failed; empty if none has. Good until the next call that fails.
+ */
+const char *hw_last_error(void);
+
+/*
+ A status in a few words, such as "out of memory".
+ */
+const char *hw_status_name(uint32_t status);
 
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
 
-
-/* ---- inline: written by hand in include/inline.h ---------------------------------------------------------------------------------------- */
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-
-/** Sets all of a table to zero, and its size. Then fill in at least size and scan. */
-static inline void hw_vm_init(struct hw_vm *vm) {
-  static const struct hw_vm zero = {0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
-  *vm = zero;
-  vm->struct_size = sizeof *vm;
-}
-
-/** Makes a heap. options may be null: the defaults. HW_ERROR_CALLBACK if a callback is missing, HW_ERROR_VERSION if this header is not the
- * library's. */
-static inline enum hw_status hw_heap_create(const struct hw_vm *vm, const struct hw_options *options, struct hw_heap **heap) {
-  return hw_heap_create_versioned(HW_ABI_VERSION, vm, options, heap);
-}
-
-/**
- * Allocates an object of so many bytes, zeroed, aligned to 8 (to 16 with HW_OBJECT_MAP). May collect. Null if there is no room: hw_last_status()
- * says why. Set its header and fields before the next call that may collect.
- */
-static inline hw_object hw_alloc(struct hw_mutator *mutator, size_t bytes) {
-  if (bytes - 1 < mutator->most) { /* 0 is for the slow path */
-    size_t size = bytes <= 16 ? 16 : (bytes + 7) & ~(size_t)7;
-    uintptr_t *run = (uintptr_t *)mutator->cursor;
-    uintptr_t object;
-    if (mutator->classes) {
-      size_t unit = (size_t)1 << mutator->align;
-      struct hw_size_class cls = mutator->classes[(size + unit - 1) >> mutator->align];
-      run = (uintptr_t *)(*run + mutator->first + (size_t)cls.number * mutator->stride);
-      size = cls.bytes;
-    }
-    object = __atomic_load_n(&run[0], __ATOMIC_RELAXED);
-    if (size <= __atomic_load_n(&run[1], __ATOMIC_RELAXED) - object) {
-      __atomic_store_n(&run[0], object + size, __ATOMIC_RELAXED);
-      *(size_t *)object = *mutator->header;
-      return (hw_object)object;
-    }
-  }
-  return hw_alloc_slow(mutator, bytes);
-}
-
-/** Writes a reference, or null, into a field of an object, with the barrier. Every such write goes through this, or hw_before_write first. */
-static inline void hw_write(struct hw_mutator *mutator, hw_object holder, hw_object *slot, hw_object value) {
-  if (__atomic_load_n(mutator->barrier, __ATOMIC_RELAXED)) (void)hw_before_write(mutator, holder, slot);
-  __atomic_store_n(slot, value, __ATOMIC_RELAXED);
-}
-
-/** A safepoint, for loops that do not allocate: stops here if a collection waits. May move objects. */
-static inline void hw_poll(struct hw_mutator *mutator) {
-  if (__atomic_load_n(mutator->interrupt, __ATOMIC_RELAXED)) (void)hw_poll_slow(mutator);
-}
-
-/** The program's 56 bits of an object's header. */
-static inline uint64_t hw_header(hw_object object) {
-  return (uint64_t)(__atomic_load_n((size_t *)object, __ATOMIC_RELAXED) >> 8);
-}
-
-/** Sets them; the heap's 8 bits stay. */
-static inline void hw_set_header(hw_object object, uint64_t value) {
-  size_t *at = (size_t *)object;
-  size_t old = __atomic_load_n(at, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(at, &old, (old & 0xff) | (size_t)(value << 8), 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-  }
-}
-
-#ifdef __cplusplus
-}
-#endif
-
 #endif  /* HEAPWRIGHT_H */
+
+/* ---- what needs no call ------------------------------------------------------------------------------------------ */
+
+/* Reports count fields that lie one after the other. In scan only. */
+static inline void hw_visit(hw_slot_visitor *visit, hw_object *first, size_t count) {
+  visit->visit(visit->context, first, count);
+}
+
+/* Reports count words outside of the heap, one after the other, each with a reference or null: updated if objects move. */
+static inline void hw_root(hw_root_visitor *visit, hw_object *first, size_t count) {
+  visit->visit(visit->context, first, count);
+}
+
+/* Reports a reference that cannot be updated: the object stays where it is in this collection. */
+static inline void hw_root_pinned(hw_root_visitor *visit, hw_object object) {
+  visit->pinned(visit->context, object);
+}
+
+/* Reports a word that may be a reference, or lead into an object, as of a stack: what it leads to stays alive and where it is.
+   Ignored without HW_OBJECT_MAP. */
+static inline void hw_root_ambiguous(hw_root_visitor *visit, size_t word) {
+  visit->ambiguous(visit->context, word);
+}
+
+/* For the callback size: an object that was asked for its identity hash and then moved is larger. bytes is what it was allocated
+   with. */
+static inline size_t hw_size(hw_object object, size_t bytes) {
+  return *(const size_t *)object & 0x40 ? (bytes + 15) & ~(size_t)7 : bytes;
+}
+
+/* Allocates bytes of zeroed memory, at least 16, aligned to 8 (to 16 with HW_OBJECT_MAP): HW_OK, and the object is stored to *out. A
+   safepoint. The low eight bits of the first word are the heap's: set the others with |=. */
+static inline hw_status hw_alloc(hw_mutator *mutator, size_t bytes, hw_object *out) {
+  hw_fast_path *fast = (hw_fast_path *)(void *)mutator;
+  size_t *run, step;
+  if (bytes > fast->most) return hw_alloc_slow(mutator, bytes, out);
+  bytes = bytes < 16 ? 16 : (bytes + 7) & ~(size_t)7;
+  if (fast->cursor != NULL) {
+    run = fast->cursor;
+    step = bytes;
+  } else {
+    hw_class class_ = fast->classes[bytes / 8];
+    if (*fast->runs == NULL) return hw_alloc_slow(mutator, bytes, out);
+    run = (size_t *)(void *)(*fast->runs + fast->first + class_.number * fast->stride);
+    step = class_.bytes;
+  }
+  /* run[0] is the cursor, run[1] the limit. */
+  if (step > run[1] - run[0]) return hw_alloc_slow(mutator, bytes, out);
+  {
+    size_t *object = (size_t *)run[0];
+    run[0] += step;
+    *object = *fast->header;
+    *out = object;
+  }
+  return HW_OK;
+}
+
+/* A safepoint: stops here if a collection waits. To be called at least once in each loop that does not allocate. */
+static inline void hw_poll(hw_mutator *mutator) {
+  const hw_fast_path *fast = (const hw_fast_path *)(const void *)mutator;
+  if (*(const volatile uint32_t *)fast->interrupt != 0) hw_poll_slow(mutator);
+}
+
+/* Writes a reference, or null, into a field of an object. Not a safepoint. */
+static inline void hw_write(hw_mutator *mutator, hw_object object, hw_object *slot, hw_object value) {
+  const hw_fast_path *fast = (const hw_fast_path *)(const void *)mutator;
+  if (*(const volatile uint8_t *)fast->barrier != 0) hw_before_write(mutator, object, slot);
+  *(volatile hw_object *)slot = value;
+}

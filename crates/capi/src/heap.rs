@@ -1,339 +1,159 @@
-//! Options and heaps.
+//! Heaps: made, asked, limited, freed.
 
-use crate::mutator::Shell;
-use crate::status::{Failure, fail, guard, hw_status};
-use crate::table::{HW_OBJECT_MAP, Table, hw_object, hw_vm};
-use core::ffi::{CStr, c_char};
-use core::mem::{offset_of, size_of};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use heapwright::{Heap, Options};
-use hw_status::*;
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::options::hw_options;
+use crate::status::{Done, Failure, given, given_mut, guard, hw_status, hw_status::*};
+use crate::vm::{CVm, Findings, HW_ABI_VERSION, HW_OBJECT_MAP, hw_object, hw_vm, reference};
+use core::ptr;
+use heapwright::{Heap, Limits, ObjectReference, WildWord};
+use std::collections::HashSet;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// The interface that a program was compiled for: the major number times 65536 plus the minor one. A library takes programs of its own major
-/// number and of no higher minor one.
-pub const HW_ABI_VERSION: u32 = 1;
-
-/// How many mutators that were detached are kept, so that a second detach can be told.
-const REMEMBERED: usize = 256;
-
-/// Options, by name. Made by `hw_options_create`.
+/// A heap. All its functions may be called by any thread. It is freed, with all its memory, when it was given to [`hw_heap_free`] and the
+/// last of its mutators has detached.
 #[derive(Debug)]
-pub struct hw_options(Options);
+pub struct hw_heap(pub(crate) AnyHeap);
 
-/// A heap. Several may live side by side, with plans of their own.
-pub struct hw_heap {
-    pub(crate) any: AnyHeap,
-    pub(crate) shared: Arc<Shared>,
-}
-
-impl core::fmt::Debug for hw_heap {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("hw_heap").finish_non_exhaustive()
-    }
-}
-
-/// The core's heap, with an object map or without.
-#[derive(Clone)]
+/// With an object map, or without.
+#[derive(Clone, Debug)]
 pub(crate) enum AnyHeap {
-    Plain(Heap<Table<false>>),
-    Mapped(Heap<Table<true>>),
+    Plain(Heap<CVm<false>>),
+    Mapped(Heap<CVm<true>>),
 }
 
+/// Does the same on either kind.
 macro_rules! on_heap {
-    ($any:expr, $heap:ident => $result:expr) => {
-        match $any {
-            $crate::heap::AnyHeap::Plain($heap) => $result,
-            $crate::heap::AnyHeap::Mapped($heap) => $result,
+    ($heap:expr, $name:ident => $do:expr) => {
+        match &$heap {
+            $crate::heap::AnyHeap::Plain($name) => $do,
+            $crate::heap::AnyHeap::Mapped($name) => $do,
         }
     };
 }
 
-/// What a heap, its runtime and its mutators share.
-#[derive(Debug, Default)]
-pub(crate) struct Shared {
-    roots: Mutex<HashSet<usize>>,
-    pub(crate) attached: AtomicUsize,
-    /// The program destroyed the heap; a thread of the heap's own may have it a moment longer.
-    pub(crate) gone: AtomicBool,
-    retired: Mutex<VecDeque<Box<Shell>>>,
-}
+/// Handles that are there: one that is given twice, or never was, is found out without looking at what it points to.
+pub(crate) struct Handles(LazyLock<Mutex<HashSet<usize>>>);
 
-impl Shared {
-    pub(crate) fn roots(&self) -> MutexGuard<'_, HashSet<usize>> {
-        self.roots.lock().unwrap_or_else(PoisonError::into_inner)
+impl Handles {
+    pub(crate) const fn new() -> Self {
+        Self(LazyLock::new(Mutex::default))
     }
 
-    fn forget(&self) {
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.clear();
+    pub(crate) fn add<T>(&self, handle: *mut T) -> *mut T {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(handle.expose_provenance());
+        handle
     }
 
-    /// Keeps what is left of a detached mutator for a while.
-    pub(crate) fn retire(&self, shell: Box<Shell>) {
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.push_back(shell);
-        if retired.len() > REMEMBERED {
-            let _ = retired.pop_front();
+    /// Forgets a handle: an error if it is not there.
+    pub(crate) fn take<T>(&self, handle: *mut T, what: &str) -> Done {
+        if handle.is_null() {
+            return Err(Failure::null(what));
+        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.remove(&handle.addr()) {
+            Ok(())
+        } else {
+            Err(Failure(
+                HW_GONE,
+                format!("there is no such {what} any more"),
+            ))
         }
     }
 }
 
-/// The string behind a pointer of C's.
-///
-/// # Safety
-/// Null, or a string.
-pub(crate) unsafe fn text<'a>(what: &str, text: *const c_char) -> Result<&'a str, Failure> {
-    if text.is_null() {
-        return fail(HW_ERROR_ARGUMENT, format!("{what} is null"));
-    }
-    // SAFETY: the caller's promise.
-    match unsafe { CStr::from_ptr(text) }.to_str() {
-        Ok(text) => Ok(text),
-        Err(_) => fail(HW_ERROR_ARGUMENT, format!("{what} is not UTF-8")),
-    }
-}
+static HEAPS: Handles = Handles::new();
 
-/// What is behind a pointer of C's.
-///
-/// # Safety
-/// Null, or made by this library as such.
-pub(crate) unsafe fn given<'a, T>(what: &str, pointer: *const T) -> Result<&'a T, Failure> {
-    // SAFETY: the caller's promise.
-    match unsafe { pointer.as_ref() } {
-        Some(value) => Ok(value),
-        None => fail(HW_ERROR_ARGUMENT, format!("{what} is null")),
-    }
-}
-
-/// Where a result is to be written.
-///
-/// # Safety
-/// Null, or writable.
-pub(crate) unsafe fn place<'a, T>(what: &str, pointer: *mut T) -> Result<&'a mut T, Failure> {
-    // SAFETY: the caller's promise.
-    match unsafe { pointer.as_mut() } {
-        Some(value) => Ok(value),
-        None => fail(HW_ERROR_ARGUMENT, format!("{what} is null")),
-    }
-}
-
-/// The interface that the library has: compare `HW_ABI_VERSION`.
+/// The interface that this library has: [`HW_ABI_VERSION`] of its own header.
 #[unsafe(no_mangle)]
 pub extern "C" fn hw_abi_version() -> u32 {
     HW_ABI_VERSION
 }
 
-/// The library's version, as `"0.1.0"`.
-#[unsafe(no_mangle)]
-pub extern "C" fn hw_version() -> *const c_char {
-    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
-}
-
-/// New options, with the defaults.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_options_create(options: *mut *mut hw_options) -> hw_status {
-    guard(|| {
-        // SAFETY: the header's rules for pointers.
-        let out = unsafe { place("options", options) }?;
-        *out = Box::into_raw(Box::new(hw_options(Options::default())));
-        Ok(())
-    })
-}
-
-/// Sets an option by its name, as `"plan"` to `"immix"` or `"max"` to `"64m"`. The names are in the guide; the message of an error lists what
-/// is allowed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_options_set(
-    options: *mut hw_options,
-    name: *const c_char,
-    value: *const c_char,
-) -> hw_status {
-    guard(|| {
-        // SAFETY: the header's rules for pointers.
-        let options = unsafe { place("options", options) }?;
-        // SAFETY: as above.
-        let (name, value) = unsafe { (text("name", name)?, text("value", value)?) };
-        Ok(options.0.set(name, value)?)
-    })
-}
-
-/// Frees options and sets the pointer to null. Null is fine. Heaps that were made with them do not need them.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_options_destroy(options: *mut *mut hw_options) -> hw_status {
-    guard(|| {
-        // SAFETY: the header's rules for pointers.
-        let pointer = unsafe { place("options", options) }?;
-        let old = core::mem::replace(pointer, core::ptr::null_mut());
-        if !old.is_null() {
-            // SAFETY: made by `hw_options_create`, and nobody has it any more.
-            drop(unsafe { Box::from_raw(old) });
-        }
-        Ok(())
-    })
-}
-
-/// Reads a table of a program that may have been compiled with an older header.
-///
-/// # Safety
-/// It has as many bytes as its first field says.
-unsafe fn read_table(vm: *const hw_vm) -> Result<hw_vm, Failure> {
-    // SAFETY: the caller's promise; the first field is there in all versions.
-    let given = unsafe { given("vm", vm.cast::<usize>()) }.copied()?;
-    // What the first version had.
-    let least = offset_of!(hw_vm, scan) + size_of::<usize>();
-    if given < least {
-        return fail(
-            HW_ERROR_ARGUMENT,
-            format!("hw_vm.struct_size is {given}, less than {least}; hw_vm_init sets it"),
-        );
-    }
-    if given > size_of::<hw_vm>() {
-        return fail(
-            HW_ERROR_VERSION,
+fn check(vm: *const hw_vm) -> Result<hw_vm, Failure> {
+    // SAFETY: the header's rules for pointers: at least the first two fields are there in every version.
+    let (size, version) = unsafe {
+        let vm = given(vm, "vm")?;
+        (vm.struct_size, vm.abi_version)
+    };
+    if version != HW_ABI_VERSION || size < size_of::<hw_vm>() {
+        return Err(Failure(
+            HW_VERSION,
             format!(
-                "hw_vm.struct_size is {given}, more than the {} that this library knows: the header is newer than the library",
+                "the program was compiled with heapwright.h of interface {version} and a table of {size} bytes; this library has \
+                 interface {HW_ABI_VERSION} and a table of {} bytes: compile it with the header that belongs to the library",
                 size_of::<hw_vm>()
             ),
-        );
+        ));
     }
-    let mut copy = core::mem::MaybeUninit::<hw_vm>::zeroed();
-    // SAFETY: `given` bytes are there, and no more than the copy has; zeros are a table: null pointers and numbers.
-    let copy = unsafe {
-        core::ptr::copy_nonoverlapping(vm.cast::<u8>(), copy.as_mut_ptr().cast::<u8>(), given);
-        copy.assume_init()
-    };
-    for (name, is_null) in [("size", copy.size.is_none()), ("scan", copy.scan.is_none())] {
-        if is_null {
-            return fail(
-                HW_ERROR_CALLBACK,
-                format!("hw_vm.{name} is null; it must be there"),
-            );
+    // SAFETY: it is a whole table.
+    let vm = unsafe { *vm };
+    for (is_there, name) in [
+        (vm.size.is_some(), "size"),
+        (vm.scan.is_some(), "scan"),
+        (vm.thread_roots.is_some(), "thread_roots"),
+    ] {
+        if !is_there {
+            return Err(Failure::null(&format!("the callback {name}")));
         }
     }
-    if copy.flags & !HW_OBJECT_MAP != 0 || copy.reserved != 0 {
-        return fail(
-            HW_ERROR_ARGUMENT,
-            format!(
-                "hw_vm.flags is {:#x} and reserved {}; known is HW_OBJECT_MAP",
-                copy.flags, copy.reserved
-            ),
-        );
+    if vm.flags & !HW_OBJECT_MAP != 0 {
+        return Err(Failure(
+            HW_INVALID,
+            format!("flags {:#x}: there is only HW_OBJECT_MAP", vm.flags),
+        ));
     }
-    Ok(copy)
+    Ok(vm)
 }
 
-/// What `hw_heap_create` calls, with the version of its header.
+/// Makes a heap for a runtime. `options` may be null, for the defaults; they are copied. The heap is stored to `*out`; on failure that is
+/// null.
+///
+/// `HW_VERSION`: the header is not this library's. `HW_INVALID`: a callback that is needed is null. `HW_BAD_OPTION`, `HW_SYSTEM`: options
+/// that do not go together, or no memory for the heap.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_heap_create_versioned(
-    abi: u32,
+pub unsafe extern "C" fn hw_heap_new(
     vm: *const hw_vm,
     options: *const hw_options,
-    heap: *mut *mut hw_heap,
+    out: *mut *mut hw_heap,
 ) -> hw_status {
     guard(|| {
         // SAFETY: the header's rules for pointers.
-        let out = unsafe { place("heap", heap) }?;
-        *out = core::ptr::null_mut();
-        if abi >> 16 != HW_ABI_VERSION >> 16 || abi > HW_ABI_VERSION {
-            let both = |v: u32| format!("{}.{}", v >> 16, v & 0xffff);
-            return fail(
-                HW_ERROR_VERSION,
-                format!(
-                    "the program was compiled for interface {}, and the library has {}; compile it with the library's own heapwright.h",
-                    both(abi),
-                    both(HW_ABI_VERSION)
-                ),
-            );
-        }
-        // SAFETY: as above.
-        let vm = unsafe { read_table(vm) }?;
-        // SAFETY: as above; null is for the defaults.
-        let options = unsafe { options.as_ref() }.map_or_else(Options::default, |o| o.0.clone());
-        let shared = Arc::new(Shared::default());
-        let any = if vm.flags & HW_OBJECT_MAP == 0 {
-            let table = Table::<false> {
-                vm,
-                shared: Arc::clone(&shared),
-            };
-            AnyHeap::Plain(
-                Heap::<Table<false>>::builder()
+        let (out, options) = unsafe { (given_mut(out, "out")?, options.as_ref()) };
+        *out = ptr::null_mut();
+        let vm = check(vm)?;
+        let options = options.map(|o| o.0.clone()).unwrap_or_default();
+        let heap = if vm.flags & HW_OBJECT_MAP != 0 {
+            AnyHeap::Mapped(
+                Heap::<CVm<true>>::builder()
                     .options(options)
-                    .build(table)?,
+                    .listener(Box::new(Findings(vm)))
+                    .build(CVm(vm))?,
             )
         } else {
-            let table = Table::<true> {
-                vm,
-                shared: Arc::clone(&shared),
-            };
-            AnyHeap::Mapped(
-                Heap::<Table<true>>::builder()
+            AnyHeap::Plain(
+                Heap::<CVm<false>>::builder()
                     .options(options)
-                    .build(table)?,
+                    .listener(Box::new(Findings(vm)))
+                    .build(CVm(vm))?,
             )
         };
-        *out = Box::into_raw(Box::new(hw_heap { any, shared }));
+        *out = HEAPS.add(Box::into_raw(Box::new(hw_heap(heap))));
         Ok(())
     })
 }
 
-/// Frees a heap with all its objects, and sets the pointer to null, which is also fine to give. `HW_ERROR_BUSY` as long as a mutator is attached:
-/// nothing is freed then. Weak handles and maps may be destroyed later.
+/// Gives a heap back. `HW_GONE` if it was given back before.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_heap_destroy(heap: *mut *mut hw_heap) -> hw_status {
+pub unsafe extern "C" fn hw_heap_free(heap: *mut hw_heap) -> hw_status {
     guard(|| {
-        // SAFETY: the header's rules for pointers.
-        let pointer = unsafe { place("heap", heap) }?;
-        // SAFETY: as above.
-        let Some(inside) = (unsafe { pointer.as_ref() }) else {
-            return Ok(());
-        };
-        let attached = inside.shared.attached.load(Ordering::Acquire);
-        if attached != 0 {
-            return fail(
-                HW_ERROR_BUSY,
-                format!("{attached} mutators are attached; detach them first"),
-            );
-        }
-        let old = core::mem::replace(pointer, core::ptr::null_mut());
-        // SAFETY: made by `hw_heap_create`, and nobody uses it any more.
-        let heap = unsafe { Box::from_raw(old) };
-        // These refer to what holds them.
-        heap.shared.forget();
-        heap.shared.gone.store(true, Ordering::Release);
+        HEAPS.take(heap, "heap")?;
+        // SAFETY: made by `hw_heap_new`, and taken out of the list of those just now, by this call alone.
+        drop(unsafe { Box::from_raw(heap) });
         Ok(())
     })
 }
 
-/// A variable of the program that holds a reference or null is a root, until `hw_remove_root`. Any thread. `HW_ERROR_ARGUMENT` if it is one
-/// already.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_add_root(heap: *mut hw_heap, slot: *mut hw_object) -> hw_status {
-    guard(|| {
-        // SAFETY: the header's rules for pointers.
-        let (heap, slot) = unsafe { (given("heap", heap)?, given("slot", slot)?) };
-        if heap.shared.roots().insert(core::ptr::from_ref(slot).addr()) {
-            return Ok(());
-        }
-        fail(HW_ERROR_ARGUMENT, "the slot is a root already")
-    })
-}
-
-/// Takes such a root back. `HW_ERROR_ARGUMENT` if it is none.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_remove_root(heap: *mut hw_heap, slot: *mut hw_object) -> hw_status {
-    guard(|| {
-        // SAFETY: the header's rules for pointers.
-        let heap = unsafe { given("heap", heap) }?;
-        if heap.shared.roots().remove(&slot.addr()) {
-            return Ok(());
-        }
-        fail(HW_ERROR_ARGUMENT, "the slot is no root")
-    })
-}
-
-/// What a heap uses: see `hw_get_usage`. Bytes.
+/// What a heap uses, in bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct hw_usage {
@@ -341,42 +161,134 @@ pub struct hw_usage {
     pub used_bytes: usize,
     /// What may be in use before the heap is collected.
     pub limit_bytes: usize,
-    /// What lived after the last collection.
+    /// What lived after the last collection, as far as the plan knows.
     pub live_bytes: usize,
-    /// What `hw_external_allocated` reported, less what was freed.
+    /// Free memory that the heap holds.
+    pub idle_bytes: usize,
+    /// What the runtime reported by [`hw_external_allocated`](crate::hw_external_allocated).
     pub external_bytes: usize,
-    /// Handed to mutators since the heap was made, of those that are detached.
+    /// What went back to the system so far.
+    pub returned_bytes: usize,
+    /// Handed to threads that have detached.
     pub allocated_bytes: u64,
-    /// Collections so far.
+    /// Collections.
     pub collections: u64,
-    /// Those that traced everything.
+    /// Those of them that traced everything.
     pub full_collections: u64,
-    /// Limits in force; 0: none.
-    pub soft_limit: usize,
-    /// See `soft_limit`.
-    pub hard_limit: usize,
 }
 
-/// What a heap uses. Any thread.
+/// Tells what a heap uses.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_get_usage(heap: *const hw_heap, usage: *mut hw_usage) -> hw_status {
+pub unsafe extern "C" fn hw_heap_usage(heap: *const hw_heap, out: *mut hw_usage) -> hw_status {
     guard(|| {
         // SAFETY: the header's rules for pointers.
-        let (heap, out) = unsafe { (given("heap", heap)?, place("usage", usage)?) };
-        let (u, limits) = on_heap!(&heap.any, h => (h.usage(), h.limits()));
+        let (heap, out) = unsafe { (given(heap, "heap")?, given_mut(out, "out")?) };
+        let usage = on_heap!(heap.0, h => h.usage());
         *out = hw_usage {
-            used_bytes: u.used_bytes,
-            limit_bytes: u.limit_bytes,
-            live_bytes: u.live_bytes,
-            external_bytes: u.external_bytes,
-            allocated_bytes: u.allocated_bytes,
-            collections: u.collections,
-            full_collections: u.full_collections,
-            soft_limit: limits.soft,
-            hard_limit: limits.hard,
+            used_bytes: usage.used_bytes,
+            limit_bytes: usage.limit_bytes,
+            live_bytes: usage.live_bytes,
+            idle_bytes: usage.idle_bytes,
+            external_bytes: usage.external_bytes,
+            returned_bytes: usage.returned_bytes,
+            allocated_bytes: usage.allocated_bytes,
+            collections: usage.collections,
+            full_collections: usage.full_collections,
         };
         Ok(())
     })
 }
 
-pub(crate) use on_heap;
+/// Changes the limits, in bytes; 0: none. Above the soft one the heap collects harder, the hard one it does not pass. `HW_INVALID` if the
+/// soft one is above the hard one, or that below what is in use; the old ones then stay.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_heap_set_limits(
+    heap: *mut hw_heap,
+    soft: usize,
+    hard: usize,
+) -> hw_status {
+    guard(|| {
+        // SAFETY: the header's rules for pointers.
+        let heap = unsafe { given(heap, "heap")? };
+        Ok(on_heap!(heap.0, h => h.set_limits(Limits { soft, hard }))?)
+    })
+}
+
+/// Gives free memory back to the system, now: how many bytes. 0 also if `heap` is null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_heap_release_memory(heap: *mut hw_heap) -> usize {
+    // SAFETY: the header's rules for pointers.
+    unsafe { heap.as_ref() }.map_or(0, |heap| on_heap!(heap.0, h => h.release_memory()))
+}
+
+/// The runtime gave memory back that it had reported by [`hw_external_allocated`](crate::hw_external_allocated).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_external_freed(heap: *mut hw_heap, bytes: usize) -> hw_status {
+    guard(|| {
+        // SAFETY: the header's rules for pointers.
+        let heap = unsafe { given(heap, "heap")? };
+        on_heap!(heap.0, h => h.external_freed(bytes));
+        Ok(())
+    })
+}
+
+pub(crate) fn object(object: hw_object) -> Result<ObjectReference, Failure> {
+    reference(object).ok_or_else(|| Failure::null("object"))
+}
+
+/// Keeps an object where it is until [`hw_unpin`] was called as often. It is not kept alive.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_pin(heap: *mut hw_heap, o: hw_object) -> hw_status {
+    guard(|| {
+        // SAFETY: the header's rules for pointers.
+        let heap = unsafe { given(heap, "heap")? };
+        let o = object(o)?;
+        on_heap!(heap.0, h => h.pin_counted(o));
+        Ok(())
+    })
+}
+
+/// Takes one [`hw_pin`] back. `HW_NOT_PINNED` if there is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_unpin(heap: *mut hw_heap, o: hw_object) -> hw_status {
+    guard(|| {
+        // SAFETY: the header's rules for pointers.
+        let heap = unsafe { given(heap, "heap")? };
+        let o = object(o)?;
+        on_heap!(heap.0, h => h.unpin(o))?;
+        Ok(())
+    })
+}
+
+/// Keeps an object where it is as long as it lives.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_pin_for_ever(heap: *mut hw_heap, o: hw_object) -> hw_status {
+    guard(|| {
+        // SAFETY: the header's rules for pointers.
+        let heap = unsafe { given(heap, "heap")? };
+        let o = object(o)?;
+        on_heap!(heap.0, h => h.pin_for_ever(o));
+        Ok(())
+    })
+}
+
+/// The object that an address lies in; null if it lies in none, or the heap has no object map. Any bit pattern.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_object_around(heap: *const hw_heap, word: usize) -> hw_object {
+    // SAFETY: the header's rules for pointers.
+    let found = match unsafe { heap.as_ref() }.map(|h| &h.0) {
+        Some(AnyHeap::Mapped(h)) => h.object_around(WildWord::new(word)),
+        _ => None,
+    };
+    found.map_or(ptr::null_mut(), |o| o.to_address().as_mut_ptr())
+}
+
+/// Is this the address of an object? False if the heap has no object map. Any bit pattern.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_is_object(heap: *const hw_heap, word: usize) -> bool {
+    // SAFETY: the header's rules for pointers.
+    match unsafe { heap.as_ref() }.map(|h| &h.0) {
+        Some(AnyHeap::Mapped(h)) => h.is_object(WildWord::new(word)),
+        _ => false,
+    }
+}

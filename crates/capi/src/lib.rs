@@ -1,25 +1,32 @@
-//! The C interface of Heapwright.
+//! The C interface: `heapwright.h` and `libheapwright`.
 //!
-//! `include/heapwright.h` is generated from this crate by cbindgen, with the inline functions of `include/inline.h` at its end; a test
-//! keeps it up to date. docs/c-api.md is the guide. The crate adds nothing to what the core does: it checks what C hands over, keeps panics
-//! on this side, and turns errors into a status and a message.
+//! Everything here is a thin layer over the core: pointers are checked for null, errors become a [`hw_status`] and a message, a panic never
+//! passes into C. The header is made from this crate by cbindgen and kept in `include/`; the allocation fast path in it is written by
+//! hand (`include/fast_path.h`), from what the core says of itself ([`heapwright::FastPath`]).
 //!
-//! Reading order: [`status`](hw_status), [`table`](hw_vm), [`heap`](hw_heap), [`mutator`](hw_mutator), references.
+//! One library serves two kinds of heap: with an object map and without ([`HW_OBJECT_MAP`]), chosen when the heap is made.
 
-#![allow(non_camel_case_types, reason = "names of C")]
+#![allow(
+    non_camel_case_types,
+    reason = "the names are those of the C interface"
+)]
 #![allow(
     clippy::missing_safety_doc,
-    reason = "the rules are the header's: they stand at its top and at each function"
+    reason = "rules for pointers are the same for all functions and stand on top of the header"
 )]
 
 mod heap;
 mod mutator;
+mod observe;
+mod options;
 mod references;
 mod status;
-mod table;
+mod vm;
 
 pub use heap::*;
 pub use mutator::*;
+pub use observe::*;
+pub use options::*;
 pub use references::*;
 pub use status::*;
-pub use table::*;
+pub use vm::*;

@@ -1,574 +1,359 @@
-//! Mutators: attach, allocate, write, collect.
+//! Threads: attached, allocating, writing, stopping, detached.
 
-use crate::heap::{AnyHeap, Shared, given, hw_heap, on_heap, place};
-use crate::status::{Failure, fail, guard, guard_value, hw_status};
-use crate::table::{Roots, Table, Thread, hw_object, raw, reference};
-use core::cell::{Cell, UnsafeCell};
+use crate::heap::{AnyHeap, Handles, hw_heap, object};
+use crate::status::{Failure, given, given_mut, guard, hw_status, hw_status::*};
+use crate::vm::{CVm, ThreadData, hw_object};
 use core::ffi::c_void;
-use core::ptr::{null, null_mut};
-use core::sync::atomic::Ordering;
-use heapwright::alloc::{After, Cursor};
-use heapwright::{Address, FastPath, Limits, Mutator, ObjectReference, WildWord};
-use hw_status::*;
-use std::sync::Arc;
+use core::ptr;
+use heapwright::alloc::{After, Class, Cursor};
+use heapwright::{Address, AllocError, FastPath, Mutator, ObjectReference};
 
-/// A size class of the fast path.
+/// The size class of a request.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct hw_size_class {
+pub struct hw_class {
     /// Bytes of a cell.
     pub bytes: u16,
-    /// Its number.
+    /// The number of the class.
     pub number: u16,
 }
 
-/// A mutator: what allocates, by one thread at a time. The fields are for the inline functions of the header, and for code generators; they do
-/// not change until it is detached.
+/// How to allocate without a call: the first part of a mutator, for the functions in the header.
+#[repr(C)]
+#[derive(Debug)]
+pub struct hw_fast_path {
+    /// Cursor and limit, where objects are allocated one after the other; null where they are in cells of size classes.
+    pub cursor: *mut usize,
+    /// What a new object's first word is.
+    pub header: *const usize,
+    /// Where the address of the runs of free cells is; null where there are none.
+    pub runs: *const *mut u8,
+    /// Where the first run is, in bytes from there.
+    pub first: usize,
+    /// From one run to the next, in bytes.
+    pub stride: usize,
+    /// The class of each request, divided by 8.
+    pub classes: *const hw_class,
+    /// The largest request that needs no call; 0: each does.
+    pub most: usize,
+    /// Not 0: the thread is to stop.
+    pub interrupt: *const u32,
+    /// 0: writes need no barrier.
+    pub barrier: *const u8,
+}
+
+/// A thread's handle to a heap. One thread uses it at a time.
 #[repr(C)]
 #[derive(Debug)]
 pub struct hw_mutator {
-    /// The largest request that is allocated inline, in bytes; 0: none is.
-    pub most: usize,
-    /// Of plans that bump: the cursor, with the limit behind it. Of those with size classes: where the address of the runs is.
-    pub cursor: *mut usize,
-    /// Null for plans that bump; else the class of a request, by its words (or, with `HW_OBJECT_MAP`, its pairs of words).
-    pub classes: *const hw_size_class,
-    /// What becomes the first word of a new object.
-    pub header: *const usize,
-    /// Not 0: call `hw_poll`.
-    pub interrupt: *const u32,
-    /// Not 0: call `hw_before_write`.
-    pub barrier: *const u8,
-    /// The run of class 0, in bytes from the runs.
-    pub first: u32,
-    /// From one run to the next, in bytes.
-    pub stride: u32,
-    /// Requests are rounded up to multiples of 1 << `align`.
-    pub align: u32,
-    /// 0.
-    pub reserved: u32,
+    fast: hw_fast_path,
+    pub(crate) any: AnyMutator,
 }
 
-/// With an object map or without.
+/// With an object map, or without.
 #[derive(Debug)]
 pub(crate) enum AnyMutator {
-    Plain(Mutator<Table<false>>),
-    Mapped(Mutator<Table<true>>),
+    Plain(Mutator<CVm<false>>),
+    Mapped(Mutator<CVm<true>>),
 }
 
+/// Does the same on either kind.
 macro_rules! on_mutator {
-    ($any:expr, $mutator:ident => $result:expr) => {
-        match $any {
-            $crate::mutator::AnyMutator::Plain($mutator) => $result,
-            $crate::mutator::AnyMutator::Mapped($mutator) => $result,
+    ($mutator:expr, $name:ident => $do:expr) => {
+        match &mut $mutator.any {
+            $crate::mutator::AnyMutator::Plain($name) => $do,
+            $crate::mutator::AnyMutator::Mapped($name) => $do,
         }
     };
 }
+pub(crate) use on_mutator;
 
-/// A mutator with what C does not see.
-#[repr(C)]
-#[derive(Debug)]
-pub(crate) struct Shell {
-    face: UnsafeCell<hw_mutator>,
-    /// None: detached.
-    any: UnsafeCell<Option<AnyMutator>>,
-    /// A function of the library has the mutator now.
-    busy: Cell<bool>,
-    shared: Arc<Shared>,
+const _: () = assert!(size_of::<Class>() == size_of::<hw_class>());
+
+impl hw_fast_path {
+    fn of(record: Address, path: &FastPath) -> Self {
+        let at = |offset: usize| record.add(offset);
+        let mut fast = Self {
+            cursor: ptr::null_mut(),
+            header: &raw const NO_HEADER,
+            runs: ptr::null(),
+            first: 0,
+            stride: 0,
+            classes: ptr::null(),
+            most: path.most,
+            interrupt: at(path.interrupt).as_ptr(),
+            barrier: at(path.barrier).as_ptr(),
+        };
+        match path.cursor {
+            Cursor::Record { offset } => fast.cursor = at(offset).as_mut_ptr(),
+            Cursor::Runs {
+                runs,
+                first,
+                stride,
+                classes,
+            } => {
+                fast.runs = at(runs).as_ptr();
+                (fast.first, fast.stride) = (first, stride);
+                fast.classes = classes.as_ptr().cast();
+            }
+        }
+        match path.after {
+            After::Nothing => {}
+            After::StoreHeader { offset } => fast.header = at(offset).as_ptr(),
+            After::Enter => fast.most = 0,
+        }
+        fast
+    }
 }
-
-// SAFETY: used by one thread at a time (the header's rule); what is kept of a detached one is only looked at.
-unsafe impl Send for Shell {}
 
 static NO_HEADER: usize = 0;
-static NO_INTERRUPT: u32 = 0;
-/// A detached mutator asks the library about each write, which refuses.
-static ALWAYS: u8 = 1;
+static MUTATORS: Handles = Handles::new();
 
-fn face(fast: &FastPath, record: Address) -> hw_mutator {
-    let at = |offset: usize| record.add(offset);
-    let mut face = no_face();
-    face.align = fast.align.trailing_zeros();
-    face.interrupt = at(fast.interrupt).as_ptr();
-    face.barrier = at(fast.barrier).as_ptr();
-    match fast.cursor {
-        Cursor::Record { offset } => face.cursor = at(offset).as_ptr::<usize>().cast_mut(),
-        Cursor::Runs {
-            runs,
-            first,
-            stride,
-            classes,
-        } => {
-            face.cursor = at(runs).as_ptr::<usize>().cast_mut();
-            face.first = first as u32;
-            face.stride = stride as u32;
-            face.classes = classes.as_ptr().cast();
-        }
-    }
-    face.most = match fast.after {
-        After::Nothing => fast.most,
-        After::StoreHeader { offset } => {
-            face.header = at(offset).as_ptr();
-            fast.most
-        }
-        // By a call, which does all of it.
-        After::Enter => 0,
-    };
-    face
-}
-
-/// Of a detached mutator: everything is a call.
-fn no_face() -> hw_mutator {
-    hw_mutator {
-        most: 0,
-        cursor: null_mut(),
-        classes: null(),
-        header: &raw const NO_HEADER,
-        interrupt: &raw const NO_INTERRUPT,
-        barrier: &raw const ALWAYS,
-        first: 0,
-        stride: 0,
-        align: 3,
-        reserved: 0,
-    }
-}
-
-/// # Safety
-/// Null, or a mutator that was detached not too long ago, or one that is attached.
-unsafe fn shell<'a>(mutator: *mut hw_mutator) -> Result<&'a Shell, Failure> {
-    // SAFETY: the caller's promise; the face is the shell's first field.
-    unsafe { given("mutator", mutator.cast::<Shell>()) }
-}
-
-/// Gives `steps` the mutator, which nobody else has meanwhile: callbacks that come back to it are refused.
-///
-/// # Safety
-/// As for [`shell`], and only one thread uses it.
-pub(crate) unsafe fn with<R>(
-    mutator: *mut hw_mutator,
-    steps: impl FnOnce(&mut AnyMutator) -> Result<R, Failure>,
-) -> Result<R, Failure> {
-    struct Free<'a>(&'a Cell<bool>);
-    impl Drop for Free<'_> {
-        fn drop(&mut self) {
-            self.0.set(false);
-        }
-    }
-    // SAFETY: the caller's promise.
-    let shell = unsafe { shell(mutator) }?;
-    if shell.busy.replace(true) {
-        return fail(
-            HW_ERROR_BUSY,
-            "the mutator is in use: a callback of the heap must not use it, nor a function that runs outside of the heap",
-        );
-    }
-    let _free = Free(&shell.busy);
-    // SAFETY: `busy` was not set, so no other reference is there.
-    match unsafe { &mut *shell.any.get() } {
-        Some(any) => steps(any),
-        None => fail(HW_ERROR_DETACHED, "the mutator is detached"),
-    }
-}
-
-/// An object that was handed over.
-pub(crate) fn object(object: hw_object) -> Result<ObjectReference, Failure> {
-    match reference(object) {
-        Some(object) if object.to_address().as_usize().is_multiple_of(8) => Ok(object),
-        Some(_) => fail(
-            HW_ERROR_ARGUMENT,
-            "the object's address is no multiple of 8",
-        ),
-        None => fail(HW_ERROR_ARGUMENT, "the object is null"),
-    }
-}
-
-/// Attaches a mutator. `thread` is the program's own, for `hw_vm.thread_roots`. The mutator is inside of the heap: collections wait for it, until
-/// it allocates, polls (`hw_poll`), or goes outside (`hw_outside`). It may be handed from thread to thread.
+/// Attaches the calling thread. `thread` is the runtime's own, for `thread_roots`. The thread is inside of the heap from now on: it must reach
+/// safepoints, or others wait for it. The mutator is stored to `*out`; on failure that is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hw_attach(
     heap: *mut hw_heap,
     thread: *mut c_void,
-    mutator: *mut *mut hw_mutator,
+    out: *mut *mut hw_mutator,
 ) -> hw_status {
     guard(|| {
         // SAFETY: the header's rules for pointers.
-        let (heap, out) = unsafe { (given("heap", heap)?, place("mutator", mutator)?) };
-        *out = null_mut();
-        let roots = Roots {
-            thread: Thread(thread),
-            stack: Vec::new(),
+        let (out, heap) = unsafe { (given_mut(out, "out")?, given(heap, "heap")) };
+        *out = ptr::null_mut();
+        let thread = ThreadData(thread);
+        let (any, record, path) = match &heap?.0 {
+            AnyHeap::Plain(h) => {
+                let m = h.attach(thread)?;
+                let (record, path) = (m.record(), m.fast_path());
+                (AnyMutator::Plain(m), record, path)
+            }
+            AnyHeap::Mapped(h) => {
+                let m = h.attach(thread)?;
+                let (record, path) = (m.record(), m.fast_path());
+                (AnyMutator::Mapped(m), record, path)
+            }
         };
-        let any = match &heap.any {
-            AnyHeap::Plain(heap) => AnyMutator::Plain(heap.attach(roots)?),
-            AnyHeap::Mapped(heap) => AnyMutator::Mapped(heap.attach(roots)?),
-        };
-        let face = on_mutator!(&any, m => face(&m.fast_path(), m.record()));
-        heap.shared.attached.fetch_add(1, Ordering::AcqRel);
-        let shell = Shell {
-            face: UnsafeCell::new(face),
-            any: UnsafeCell::new(Some(any)),
-            busy: Cell::new(false),
-            shared: Arc::clone(&heap.shared),
-        };
-        *out = Box::into_raw(Box::new(shell)).cast();
+        let fast = hw_fast_path::of(record, &path);
+        *out = MUTATORS.add(Box::into_raw(Box::new(hw_mutator { fast, any })));
         Ok(())
     })
 }
 
-/// Detaches a mutator and sets the pointer to null. Null is `HW_ERROR_DETACHED`: it was detached before. So is a copy of the pointer, as long as
-/// its heap is there and at most 256 more mutators were detached since; later it must not be used.
+/// Detaches a thread. `HW_GONE` if it was detached before.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_detach(mutator: *mut *mut hw_mutator) -> hw_status {
+pub unsafe extern "C" fn hw_detach(mutator: *mut hw_mutator) -> hw_status {
+    guard(|| {
+        MUTATORS.take(mutator, "mutator")?;
+        // SAFETY: made by `hw_attach`, and taken out of the list of those just now, by this call alone.
+        drop(unsafe { Box::from_raw(mutator) });
+        Ok(())
+    })
+}
+
+fn allocate(
+    mutator: *mut hw_mutator,
+    out: *mut hw_object,
+    run: impl FnOnce(&mut hw_mutator) -> Result<ObjectReference, AllocError>,
+) -> hw_status {
     guard(|| {
         // SAFETY: the header's rules for pointers.
-        let pointer = unsafe { place("mutator", mutator) }?;
-        if pointer.is_null() {
-            return fail(HW_ERROR_DETACHED, "the mutator is detached");
-        }
-        // SAFETY: as above.
-        let shell = unsafe { shell(*pointer) }?;
-        if shell.busy.get() {
-            return fail(
-                HW_ERROR_BUSY,
-                "the mutator is in use: it cannot be detached by a callback",
-            );
-        }
-        // SAFETY: not busy: nobody has a reference.
-        let Some(any) = (unsafe { &mut *shell.any.get() }).take() else {
-            *pointer = null_mut();
-            return fail(HW_ERROR_DETACHED, "the mutator is detached");
-        };
-        // SAFETY: as above.
-        unsafe { *shell.face.get() = no_face() };
-        drop(any);
-        let shared = Arc::clone(&shell.shared);
-        // SAFETY: made by `hw_attach`; it goes to those that are remembered once, as `any` was there.
-        shared.retire(unsafe { Box::from_raw(pointer.cast::<Shell>()) });
-        *pointer = null_mut();
-        shared.attached.fetch_sub(1, Ordering::AcqRel);
+        let (out, mutator) = unsafe { (given_mut(out, "out")?, given_mut(mutator, "mutator")) };
+        *out = ptr::null_mut();
+        *out = run(mutator?)?.to_address().as_mut_ptr();
         Ok(())
     })
 }
 
-/// What `hw_alloc` calls when the inline part does not do. Any size: at least 16 bytes are taken. Zeroed. May collect. Null if there is no room:
-/// `hw_last_status` says why.
+/// Allocates `bytes` of zeroed memory, at least 16. A safepoint. `hw_alloc` in the header does the same, mostly without a call.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_alloc_slow(mutator: *mut hw_mutator, bytes: usize) -> hw_object {
-    guard_value(null_mut(), || {
-        // SAFETY: the header's rules for pointers.
-        unsafe {
-            with(mutator, |any| {
-                Ok(raw(on_mutator!(any, m => m.alloc(bytes))?))
-            })
-        }
-    })
+pub unsafe extern "C" fn hw_alloc_slow(
+    mutator: *mut hw_mutator,
+    bytes: usize,
+    out: *mut hw_object,
+) -> hw_status {
+    allocate(mutator, out, |m| on_mutator!(m, m => m.alloc(bytes)))
 }
 
-/// As `hw_alloc`, for an object that never moves, in every plan.
+/// Allocates an object that never moves. As [`hw_alloc_slow`] otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_alloc_unmoving(mutator: *mut hw_mutator, bytes: usize) -> hw_object {
-    guard_value(null_mut(), || {
-        // SAFETY: the header's rules for pointers.
-        unsafe {
-            with(mutator, |any| {
-                Ok(raw(on_mutator!(any, m => m.alloc_unmoving(bytes))?))
-            })
-        }
-    })
+pub unsafe extern "C" fn hw_alloc_unmoving(
+    mutator: *mut hw_mutator,
+    bytes: usize,
+    out: *mut hw_object,
+) -> hw_status {
+    allocate(
+        mutator,
+        out,
+        |m| on_mutator!(m, m => m.alloc_unmoving(bytes)),
+    )
 }
 
-/// As `hw_alloc`, for an object that lives as long as the heap, and never moves.
+/// Allocates an object that lives as long as the heap, with all that it reaches, and never moves. As [`hw_alloc_slow`] otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_alloc_immortal(mutator: *mut hw_mutator, bytes: usize) -> hw_object {
-    guard_value(null_mut(), || {
-        // SAFETY: the header's rules for pointers.
-        unsafe {
-            with(mutator, |any| {
-                Ok(raw(on_mutator!(any, m => m.alloc_immortal(bytes))?))
-            })
-        }
-    })
+pub unsafe extern "C" fn hw_alloc_immortal(
+    mutator: *mut hw_mutator,
+    bytes: usize,
+    out: *mut hw_object,
+) -> hw_status {
+    allocate(
+        mutator,
+        out,
+        |m| on_mutator!(m, m => m.alloc_immortal(bytes)),
+    )
 }
 
-/// What `hw_poll` calls when a collection waits.
+/// Allocates an object whose address plus `offset` is a multiple of `align`, a power of two. It never moves. As [`hw_alloc_slow`] otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_poll_slow(mutator: *mut hw_mutator) -> hw_status {
-    // SAFETY: the header's rules for pointers.
-    guard(|| unsafe {
-        with(mutator, |any| {
-            on_mutator!(any, m => m.poll());
-            Ok(())
-        })
-    })
+pub unsafe extern "C" fn hw_alloc_aligned(
+    mutator: *mut hw_mutator,
+    bytes: usize,
+    align: usize,
+    offset: usize,
+    out: *mut hw_object,
+) -> hw_status {
+    allocate(
+        mutator,
+        out,
+        |m| on_mutator!(m, m => m.alloc_aligned(bytes, align, offset)),
+    )
 }
 
-/// What `hw_write` calls when there is a barrier. `slot` is the field that is about to be written; null: any number of them.
+/// Before a reference is written into `slot` of `o`, or with null into any number of its fields. No safepoint between this and the write.
+/// `hw_write` in the header calls it where the plan wants it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hw_before_write(
     mutator: *mut hw_mutator,
-    holder: hw_object,
+    o: hw_object,
     slot: *mut hw_object,
-) -> hw_status {
-    guard(|| {
-        let holder = object(holder)?;
-        let slot = (!slot.is_null()).then(|| Address::from_ptr(slot.cast_const()));
-        // SAFETY: the header's rules for pointers.
-        unsafe {
-            with(mutator, |any| {
-                on_mutator!(any, m => m.before_write(holder, slot));
-                Ok(())
-            })
-        }
-    })
+) {
+    // SAFETY: the header's rules for pointers.
+    if let (Some(m), Ok(o)) = (unsafe { mutator.as_mut() }, object(o)) {
+        let slot = (!slot.is_null()).then(|| Address::from_ptr(slot));
+        on_mutator!(m, m => m.before_write(o, slot));
+    }
 }
 
-/// A variable of the calling function is a root until `hw_pop_roots`. It holds a reference or null, and is not pushed twice.
+/// Stops here if a collection waits. `hw_poll` in the header calls it where that is so.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_push_root(mutator: *mut hw_mutator, slot: *mut hw_object) -> hw_status {
-    guard(|| {
-        if slot.is_null() {
-            return fail(HW_ERROR_ARGUMENT, "slot is null");
-        }
-        // SAFETY: the header's rules for pointers.
-        unsafe {
-            with(mutator, |any| {
-                let stack = on_mutator!(any, m => &mut m.thread().stack);
-                if stack.try_reserve(1).is_err() {
-                    return fail(HW_ERROR_MEMORY, "there is no memory for one more root");
-                }
-                stack.push(slot.addr());
-                Ok(())
-            })
-        }
-    })
+pub unsafe extern "C" fn hw_poll_slow(mutator: *mut hw_mutator) {
+    // SAFETY: the header's rules for pointers.
+    if let Some(m) = unsafe { mutator.as_mut() } {
+        on_mutator!(m, m => m.poll());
+    }
 }
 
-/// The `count` roots that were pushed last are none any more. `HW_ERROR_ARGUMENT` if there are fewer: then all stay.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_pop_roots(mutator: *mut hw_mutator, count: usize) -> hw_status {
-    guard(|| {
-        // SAFETY: the header's rules for pointers.
-        unsafe {
-            with(mutator, |any| {
-                let stack = on_mutator!(any, m => &mut m.thread().stack);
-                match stack.len().checked_sub(count) {
-                    Some(left) => {
-                        stack.truncate(left);
-                        Ok(())
-                    }
-                    None => fail(
-                        HW_ERROR_ARGUMENT,
-                        format!("{count} roots to pop, and {} are there", stack.len()),
-                    ),
-                }
-            })
-        }
-    })
-}
-
-/// For `hw_collect`: what the plan thinks is due.
-pub const HW_COLLECT_YOUNG: u32 = 0;
-/// For `hw_collect`: everything.
-pub const HW_COLLECT_FULL: u32 = 1;
-/// For `hw_collect`: begins a collection that goes on while mutators run, in plans that have such; in others as `HW_COLLECT_YOUNG`.
-pub const HW_COLLECT_BACKGROUND: u32 = 2;
-/// For `hw_collect`: everything, and free memory goes back to the system.
-pub const HW_COLLECT_RELEASE: u32 = 3;
-
-/// Collects now. A plan that never collects does nothing.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_collect(mutator: *mut hw_mutator, how: u32) -> hw_status {
-    guard(|| {
-        if how > HW_COLLECT_RELEASE {
-            return fail(
-                HW_ERROR_ARGUMENT,
-                format!("{how} is no way to collect: HW_COLLECT_YOUNG to HW_COLLECT_RELEASE"),
-            );
-        }
-        // SAFETY: the header's rules for pointers.
-        unsafe {
-            with(mutator, |any| {
-                on_mutator!(any, m => match how {
-                    HW_COLLECT_YOUNG => { let _ = m.collect_young(); },
-                    HW_COLLECT_FULL => { let _ = m.collect(); },
-                    HW_COLLECT_BACKGROUND => m.collect_in_background(),
-                    _ => { let _ = m.release_memory(); },
-                });
-                Ok(())
-            })
-        }
-    })
-}
-
-/// Calls `work(arg)` outside of the heap: for what may take long, as a read or a lock. Collections do not wait for it. `work` uses neither the
-/// mutator nor references.
+/// Calls `run(context)` with the thread outside of the heap: collections do not wait for it. `run` uses no object and not this mutator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hw_outside(
     mutator: *mut hw_mutator,
-    work: Option<unsafe extern "C" fn(arg: *mut c_void)>,
-    arg: *mut c_void,
+    run: Option<extern "C" fn(context: *mut c_void)>,
+    context: *mut c_void,
 ) -> hw_status {
     guard(|| {
-        let Some(work) = work else {
-            return fail(HW_ERROR_CALLBACK, "work is null");
-        };
-        // SAFETY: the header's rules for pointers; the program's function.
-        unsafe {
-            with(mutator, |any| {
-                on_mutator!(any, m => m.outside(|| work(arg)));
-                Ok(())
-            })
-        }
+        // SAFETY: the header's rules for pointers.
+        let mutator = unsafe { given_mut(mutator, "mutator")? };
+        let run = run.ok_or_else(|| Failure::null("run"))?;
+        on_mutator!(mutator, m => m.outside(|| run(context)));
+        Ok(())
     })
 }
 
-/// Changes the limits, in bytes; 0: as the system has them. Collects first if more is in use than `hard`. `HW_ERROR_LIMIT` if then still more
-/// lives: the old limits stay in force.
+/// Collects everything now. A safepoint.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_set_limits(
-    mutator: *mut hw_mutator,
-    soft: usize,
-    hard: usize,
-) -> hw_status {
-    // SAFETY: the header's rules for pointers.
-    guard(|| unsafe {
-        with(mutator, |any| {
-            Ok(on_mutator!(any, m => m.set_limits(Limits { soft, hard }))?)
-        })
+pub unsafe extern "C" fn hw_collect(mutator: *mut hw_mutator) -> hw_status {
+    guard(|| {
+        // SAFETY: the header's rules for pointers.
+        let mutator = unsafe { given_mut(mutator, "mutator")? };
+        on_mutator!(mutator, m => m.collect());
+        Ok(())
     })
 }
 
-/// The program took so many bytes by `malloc` or elsewhere for an object: they count towards the next collection.
+/// Collects what the plan thinks is due. A safepoint.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_collect_young(mutator: *mut hw_mutator) -> hw_status {
+    guard(|| {
+        // SAFETY: the header's rules for pointers.
+        let mutator = unsafe { given_mut(mutator, "mutator")? };
+        on_mutator!(mutator, m => m.collect_young());
+        Ok(())
+    })
+}
+
+/// The runtime took memory elsewhere on behalf of an object: it counts towards the next collection. Not a safepoint.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hw_external_allocated(
     mutator: *mut hw_mutator,
     bytes: usize,
 ) -> hw_status {
-    // SAFETY: the header's rules for pointers.
-    guard(|| unsafe {
-        with(mutator, |any| {
-            on_mutator!(any, m => m.external_allocated(bytes));
-            Ok(())
-        })
-    })
-}
-
-/// It gave them back. Any thread.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_external_freed(heap: *mut hw_heap, bytes: usize) -> hw_status {
     guard(|| {
         // SAFETY: the header's rules for pointers.
-        let heap = unsafe { given("heap", heap) }?;
-        on_heap!(&heap.any, h => h.external_freed(bytes));
+        let mutator = unsafe { given_mut(mutator, "mutator")? };
+        on_mutator!(mutator, m => m.external_allocated(bytes));
         Ok(())
     })
 }
 
-/// Keeps an object where it is, until `hw_unpin` was called as often. It is not kept alive.
+/// A number of the object that stays the same while it lives, wherever it moves. Two objects may have the same. Not a safepoint. 0 if a
+/// pointer is null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_pin(mutator: *mut hw_mutator, pinned: hw_object) -> hw_status {
-    guard(|| {
-        let pinned = object(pinned)?;
-        // SAFETY: the header's rules for pointers.
-        unsafe {
-            with(mutator, |any| {
-                on_mutator!(any, m => m.heap().pin_counted(pinned));
-                Ok(())
-            })
-        }
-    })
+pub unsafe extern "C" fn hw_identity_hash(mutator: *mut hw_mutator, o: hw_object) -> usize {
+    // SAFETY: the header's rules for pointers.
+    match (unsafe { mutator.as_mut() }, object(o)) {
+        (Some(m), Ok(o)) => on_mutator!(m, m => m.identity_hash(o)),
+        _ => 0,
+    }
 }
 
-/// Takes one pin back. `HW_ERROR_NOT_PINNED` if there is none.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_unpin(mutator: *mut hw_mutator, pinned: hw_object) -> hw_status {
-    guard(|| {
-        let pinned = object(pinned)?;
-        // SAFETY: the header's rules for pointers.
-        unsafe {
-            with(mutator, |any| {
-                on_mutator!(any, m => m.heap().unpin(pinned))?;
-                Ok(())
-            })
-        }
-    })
+/// A function for each object.
+pub type hw_object_visitor = Option<extern "C" fn(context: *mut c_void, object: hw_object)>;
+
+fn mapped(mutator: &mut hw_mutator) -> Result<&mut Mutator<CVm<true>>, Failure> {
+    match &mut mutator.any {
+        AnyMutator::Mapped(m) => Ok(m),
+        AnyMutator::Plain(_) => Err(Failure(
+            HW_UNSUPPORTED,
+            "the heap has no object map: it was made without HW_OBJECT_MAP".to_owned(),
+        )),
+    }
 }
 
-/// A number that stays the same as long as the object lives, wherever it moves. Two objects may have the same.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_identity_hash(
-    mutator: *mut hw_mutator,
-    of: hw_object,
-    hash: *mut usize,
-) -> hw_status {
-    guard(|| {
-        // SAFETY: the header's rules for pointers.
-        let (of, out) = (object(of)?, unsafe { place("hash", hash) }?);
-        // SAFETY: as above.
-        unsafe {
-            with(mutator, |any| {
-                *out = on_mutator!(any, m => m.identity_hash(of));
-                Ok(())
-            })
-        }
-    })
-}
-
-/// Calls `visit` for every object, with the world stopped; also for those that died since the last collection. `visit` uses no mutator.
-/// `HW_ERROR_UNSUPPORTED` without `HW_OBJECT_MAP`.
+/// Visits all objects, with the world stopped. A safepoint. Those that died since the last collection are visited, too. `visit` does not use
+/// this heap. `HW_UNSUPPORTED` without an object map.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hw_for_each_object(
     mutator: *mut hw_mutator,
-    visit: Option<unsafe extern "C" fn(arg: *mut c_void, object: hw_object)>,
-    arg: *mut c_void,
-) -> hw_status {
-    guard(|| {
-        let Some(visit) = visit else {
-            return fail(HW_ERROR_CALLBACK, "visit is null");
-        };
-        // SAFETY: the header's rules for pointers; the program's function.
-        unsafe {
-            with(mutator, |any| match any {
-                AnyMutator::Plain(_) => fail(
-                    HW_ERROR_UNSUPPORTED,
-                    "the heap was made without HW_OBJECT_MAP",
-                ),
-                AnyMutator::Mapped(m) => {
-                    m.for_each_object(&mut |object| visit(arg, raw(object)));
-                    Ok(())
-                }
-            })
-        }
-    })
-}
-
-/// The object at or around an address, or null if there is none. `HW_ERROR_UNSUPPORTED` without `HW_OBJECT_MAP`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_object_at(
-    mutator: *mut hw_mutator,
-    address: usize,
-    found: *mut hw_object,
+    visit: hw_object_visitor,
+    context: *mut c_void,
 ) -> hw_status {
     guard(|| {
         // SAFETY: the header's rules for pointers.
-        let out = unsafe { place("found", found) }?;
-        // SAFETY: as above.
-        unsafe {
-            with(mutator, |any| match any {
-                AnyMutator::Plain(_) => fail(
-                    HW_ERROR_UNSUPPORTED,
-                    "the heap was made without HW_OBJECT_MAP",
-                ),
-                AnyMutator::Mapped(m) => {
-                    *out = m
-                        .heap()
-                        .object_around(WildWord::new(address))
-                        .map_or(null_mut(), raw);
-                    Ok(())
-                }
-            })
-        }
+        let mutator = unsafe { given_mut(mutator, "mutator")? };
+        let visit = visit.ok_or_else(|| Failure::null("visit"))?;
+        mapped(mutator)?.for_each_object(&mut |o| visit(context, o.to_address().as_mut_ptr()));
+        Ok(())
     })
 }
 
-pub(crate) use on_mutator;
+/// A function for each type: its number, how many objects it has, and their bytes.
+pub type hw_type_visitor =
+    Option<extern "C" fn(context: *mut c_void, type_: u32, objects: usize, bytes: usize)>;
+
+/// Counts all objects by type, the most bytes first. As [`hw_for_each_object`]; `visit` is called with the world running.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_census(
+    mutator: *mut hw_mutator,
+    visit: hw_type_visitor,
+    context: *mut c_void,
+) -> hw_status {
+    guard(|| {
+        // SAFETY: the header's rules for pointers.
+        let mutator = unsafe { given_mut(mutator, "mutator")? };
+        let visit = visit.ok_or_else(|| Failure::null("visit"))?;
+        for count in mapped(mutator)?.census() {
+            visit(context, count.id.0, count.objects, count.bytes);
+        }
+        Ok(())
+    })
+}

@@ -1,283 +1,289 @@
-//! References that are not plain: weak handles, weak maps, ephemerons, finalizers. docs/references.md has their semantics.
+//! References that are not plain: weak handles, weak maps, reference objects, ephemerons, finalizers.
 
-use crate::heap::{Shared, given, place};
-use crate::mutator::{AnyMutator, hw_mutator, object, on_mutator, with};
-use crate::status::{Failure, fail, guard, guard_value, hw_status};
-use crate::table::{Table, hw_object, raw};
+use crate::heap::object;
+use crate::mutator::{AnyMutator, hw_mutator, on_mutator};
+use crate::status::{Failure, given, given_mut, guard, hw_status, hw_status::HW_INVALID};
+use crate::vm::{CVm, hw_object};
 use core::ffi::c_void;
-use core::ptr::null_mut;
-use core::sync::atomic::Ordering;
-use heapwright::{Ephemeron, FinalizerOrder, Strength, Weak, WeakMap};
-use hw_status::*;
-use std::sync::Arc;
+use core::ptr;
+use heapwright::{
+    Ephemeron, FinalizerOrder, ObjectReference, Reference, ReferenceError, Strength, Weak, WeakMap,
+};
 
-/// For `hw_weak_create`: held until memory is wanted.
-pub const HW_SOFT: u32 = 0;
-/// For `hw_weak_create`: not held, and cleared before finalizers run.
-pub const HW_WEAK: u32 = 1;
-/// For `hw_weak_create`: not held, cleared when no finalizer reaches the object any more; never gives the object.
-pub const HW_PHANTOM: u32 = 2;
+/// How strongly a reference holds what it refers to: `HW_SOFT`, `HW_WEAK` or `HW_PHANTOM`.
+pub type hw_strength = u32;
+/// Until memory is wanted: the option `softrefs` says when.
+pub const HW_SOFT: hw_strength = 0;
+/// Not at all: it is cleared before finalizers are looked for.
+pub const HW_WEAK: hw_strength = 1;
+/// Not at all, and it is cleared only when finalizers do not reach it any more.
+pub const HW_PHANTOM: hw_strength = 2;
 
-/// For `hw_add_finalizer`: all that die together are finalized together, as in Java.
-pub const HW_TOGETHER: u32 = 0;
-/// For `hw_add_finalizer`: one after the other; what one reaches waits for it.
-pub const HW_IN_ORDER: u32 = 1;
-
-enum AnyWeak {
-    Plain(Weak<Table<false>>),
-    Mapped(Weak<Table<true>>),
-}
-
-enum AnyMap {
-    Plain(WeakMap<Table<false>>),
-    Mapped(WeakMap<Table<true>>),
-}
-
-/// A handle that does not keep its object alive. May outlive its heap, and then refers to nothing.
-pub struct hw_weak(AnyWeak, Arc<Shared>);
-
-/// A map from objects, by identity, to objects that live as long as their keys. May outlive its heap, and then is empty.
-pub struct hw_weak_map(AnyMap, Arc<Shared>);
-
-impl core::fmt::Debug for hw_weak {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("hw_weak").finish_non_exhaustive()
+fn strength_of(strength: hw_strength) -> Result<Strength, Failure> {
+    match strength {
+        HW_SOFT => Ok(Strength::Soft),
+        HW_WEAK => Ok(Strength::Weak),
+        HW_PHANTOM => Ok(Strength::Phantom),
+        _ => Err(Failure(
+            HW_INVALID,
+            format!("strength {strength}: there are HW_SOFT, HW_WEAK and HW_PHANTOM"),
+        )),
     }
 }
 
-impl core::fmt::Debug for hw_weak_map {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("hw_weak_map").finish_non_exhaustive()
-    }
+fn given_back(o: Option<ObjectReference>) -> hw_object {
+    o.map_or(ptr::null_mut(), |o| o.to_address().as_mut_ptr())
 }
 
-fn other_heap<T>() -> Result<T, Failure> {
-    fail(HW_ERROR_ARGUMENT, "the mutator is of another heap")
+/// A handle, with either kind of heap.
+#[derive(Debug)]
+enum Either<A, B> {
+    Plain(A),
+    Mapped(B),
 }
 
-/// A weak handle to an object: `HW_SOFT`, `HW_WEAK` or `HW_PHANTOM`.
+fn other_heap() -> Failure {
+    Failure::from(ReferenceError::OtherHeap)
+}
+
+// ---- weak handles ----------------------------------------------------------------------------------------------------------
+
+/// A weak handle to an object, for the program's own data. It may outlive its heap, and then refers to nothing.
+#[derive(Debug)]
+pub struct hw_weak(Either<Weak<CVm<false>>, Weak<CVm<true>>>);
+
+/// Makes a weak handle to an object. Not a safepoint. Freed by [`hw_weak_free`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_weak_create(
+pub unsafe extern "C" fn hw_weak_new(
     mutator: *mut hw_mutator,
-    target: hw_object,
-    strength: u32,
-    weak: *mut *mut hw_weak,
+    o: hw_object,
+    strength: hw_strength,
+    out: *mut *mut hw_weak,
 ) -> hw_status {
     guard(|| {
         // SAFETY: the header's rules for pointers.
-        let out = unsafe { place("weak", weak) }?;
-        *out = null_mut();
-        let target = object(target)?;
-        let Some(strength) = Strength::ALL.get(strength as usize).copied() else {
-            return fail(
-                HW_ERROR_ARGUMENT,
-                format!("{strength} is no strength: HW_SOFT, HW_WEAK, HW_PHANTOM"),
-            );
+        let (out, mutator) = unsafe { (given_mut(out, "out")?, given_mut(mutator, "mutator")) };
+        *out = ptr::null_mut();
+        let (o, strength) = (object(o)?, strength_of(strength)?);
+        let weak = match &mut mutator?.any {
+            AnyMutator::Plain(m) => Either::Plain(m.weak(o, strength)?),
+            AnyMutator::Mapped(m) => Either::Mapped(m.weak(o, strength)?),
         };
-        // SAFETY: as above.
-        let (made, shared) = unsafe {
-            with(mutator, |any| {
-                let shared = on_mutator!(&*any, m => Arc::clone(&m.vm().shared));
-                let made = match any {
-                    AnyMutator::Plain(m) => AnyWeak::Plain(m.weak(target, strength)?),
-                    AnyMutator::Mapped(m) => AnyWeak::Mapped(m.weak(target, strength)?),
-                };
-                Ok((made, shared))
-            })
-        }?;
-        *out = Box::into_raw(Box::new(hw_weak(made, shared)));
+        *out = Box::into_raw(Box::new(hw_weak(weak)));
         Ok(())
     })
 }
 
-/// The object of a weak handle; null if it was cleared, or on an error.
+/// The object; null if it is dead, the handle was cleared or is a phantom one, or the heap is gone. Not a safepoint.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_weak_get(mutator: *mut hw_mutator, weak: *const hw_weak) -> hw_object {
-    guard_value(null_mut(), || {
-        // SAFETY: the header's rules for pointers.
-        let weak = unsafe { given("weak", weak) }?;
-        // SAFETY: as above.
-        unsafe {
-            with(mutator, |any| {
-                let found = match (any, &weak.0) {
-                    (AnyMutator::Plain(m), AnyWeak::Plain(w)) => w.get(m),
-                    (AnyMutator::Mapped(m), AnyWeak::Mapped(w)) => w.get(m),
-                    _ => return other_heap(),
-                };
-                Ok(found.map_or(null_mut(), raw))
-            })
-        }
-    })
-}
-
-/// 1: the handle refers to nothing any more, or is null. Any thread; also for phantom ones.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_weak_is_cleared(weak: *const hw_weak) -> i32 {
-    guard_value(1, || {
-        // SAFETY: the header's rules for pointers.
-        let weak = unsafe { given("weak", weak) }?;
-        if weak.1.gone.load(Ordering::Acquire) {
-            return Ok(1);
-        }
-        Ok(match &weak.0 {
-            AnyWeak::Plain(w) => w.is_cleared(),
-            AnyWeak::Mapped(w) => w.is_cleared(),
-        }
-        .into())
-    })
-}
-
-/// Frees a handle and sets the pointer to null, which is also fine to give.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_weak_destroy(weak: *mut *mut hw_weak) -> hw_status {
+pub unsafe extern "C" fn hw_weak_get(weak: *const hw_weak, mutator: *mut hw_mutator) -> hw_object {
     // SAFETY: the header's rules for pointers.
-    guard(|| unsafe { free("weak", weak) })
+    let (weak, mutator) = unsafe { (weak.as_ref(), mutator.as_mut()) };
+    given_back(match (weak.map(|w| &w.0), mutator.map(|m| &mut m.any)) {
+        (Some(Either::Plain(w)), Some(AnyMutator::Plain(m))) => w.get(m),
+        (Some(Either::Mapped(w)), Some(AnyMutator::Mapped(m))) => w.get(m),
+        _ => None,
+    })
 }
 
-/// # Safety
-/// A pointer to a box of this library's, or to null.
-unsafe fn free<T>(what: &str, pointer: *mut *mut T) -> Result<(), Failure> {
-    // SAFETY: the caller's promise.
-    let pointer = unsafe { place(what, pointer) }?;
-    let old = core::mem::replace(pointer, null_mut());
-    if !old.is_null() {
-        // SAFETY: as above.
-        drop(unsafe { Box::from_raw(old) });
-    }
-    Ok(())
-}
-
-/// A new weak map.
+/// Does it refer to nothing any more? Any thread. True for null.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_weak_map_create(
+pub unsafe extern "C" fn hw_weak_is_cleared(weak: *const hw_weak) -> bool {
+    // SAFETY: the header's rules for pointers.
+    unsafe { weak.as_ref() }.is_none_or(|w| match &w.0 {
+        Either::Plain(w) => w.is_cleared(),
+        Either::Mapped(w) => w.is_cleared(),
+    })
+}
+
+/// Frees a handle; null is fine. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_weak_free(weak: *mut hw_weak) {
+    if !weak.is_null() {
+        // SAFETY: made by `hw_weak_new`, and freed once (the header's rules).
+        drop(unsafe { Box::from_raw(weak) });
+    }
+}
+
+// ---- weak maps -------------------------------------------------------------------------------------------------------------
+
+/// A map from objects, by identity, to objects that live as long as their keys do, and the map. Values may refer to their keys.
+#[derive(Debug)]
+pub struct hw_weak_map(Either<WeakMap<CVm<false>>, WeakMap<CVm<true>>>);
+
+/// Does the same on a map and a mutator of the same kind.
+macro_rules! on_map {
+    ($map:expr, $mutator:expr, $w:ident, $m:ident => $do:expr) => {
+        match (&$map.0, &mut $mutator.any) {
+            (Either::Plain($w), AnyMutator::Plain($m)) => Ok($do),
+            (Either::Mapped($w), AnyMutator::Mapped($m)) => Ok($do),
+            _ => Err(other_heap()),
+        }
+    };
+}
+
+/// Makes a map. Freed by [`hw_weak_map_free`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_weak_map_new(
     mutator: *mut hw_mutator,
-    map: *mut *mut hw_weak_map,
+    out: *mut *mut hw_weak_map,
 ) -> hw_status {
     guard(|| {
         // SAFETY: the header's rules for pointers.
-        let out = unsafe { place("map", map) }?;
-        *out = null_mut();
-        // SAFETY: as above.
-        let (made, shared) = unsafe {
-            with(mutator, |any| {
-                let shared = on_mutator!(&*any, m => Arc::clone(&m.vm().shared));
-                let made = match any {
-                    AnyMutator::Plain(m) => AnyMap::Plain(m.weak_map()?),
-                    AnyMutator::Mapped(m) => AnyMap::Mapped(m.weak_map()?),
-                };
-                Ok((made, shared))
-            })
-        }?;
-        *out = Box::into_raw(Box::new(hw_weak_map(made, shared)));
+        let (out, mutator) = unsafe { (given_mut(out, "out")?, given_mut(mutator, "mutator")) };
+        *out = ptr::null_mut();
+        let map = match &mut mutator?.any {
+            AnyMutator::Plain(m) => Either::Plain(m.weak_map()?),
+            AnyMutator::Mapped(m) => Either::Mapped(m.weak_map()?),
+        };
+        *out = Box::into_raw(Box::new(hw_weak_map(map)));
         Ok(())
     })
 }
 
-/// Enters a value, in the place of the one that was there.
+/// Enters a value. The one that was there before is stored to `*before`, null if there was none; `before` may be null. Not a safepoint.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_weak_map_insert(
+pub unsafe extern "C" fn hw_weak_map_set(
+    map: *mut hw_weak_map,
     mutator: *mut hw_mutator,
-    map: *const hw_weak_map,
     key: hw_object,
     value: hw_object,
+    before: *mut hw_object,
 ) -> hw_status {
     guard(|| {
         // SAFETY: the header's rules for pointers.
-        let map = unsafe { given("map", map) }?;
+        let (map, mutator, before) = unsafe {
+            (
+                given(map, "map")?,
+                given_mut(mutator, "mutator")?,
+                before.as_mut(),
+            )
+        };
         let (key, value) = (object(key)?, object(value)?);
-        // SAFETY: as above.
-        unsafe {
-            with(mutator, |any| {
-                match (any, &map.0) {
-                    (AnyMutator::Plain(m), AnyMap::Plain(map)) => {
-                        let _ = map.insert(m, key, value)?;
-                    }
-                    (AnyMutator::Mapped(m), AnyMap::Mapped(map)) => {
-                        let _ = map.insert(m, key, value)?;
-                    }
-                    _ => return other_heap(),
-                }
-                Ok(())
-            })
+        let old = on_map!(map, mutator, w, m => w.insert(m, key, value)?)?;
+        if let Some(before) = before {
+            *before = given_back(old);
         }
+        Ok(())
     })
 }
 
-/// The value of a key; null if there is none, or on an error.
+/// The value of a key; null if there is none. Not a safepoint.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hw_weak_map_get(
-    mutator: *mut hw_mutator,
     map: *const hw_weak_map,
+    mutator: *mut hw_mutator,
     key: hw_object,
 ) -> hw_object {
-    guard_value(null_mut(), || {
-        // SAFETY: the header's rules for pointers.
-        let map = unsafe { given("map", map) }?;
-        let key = object(key)?;
-        // SAFETY: as above.
-        unsafe {
-            with(mutator, |any| {
-                let found = match (any, &map.0) {
-                    (AnyMutator::Plain(m), AnyMap::Plain(map)) => map.get(m, key),
-                    (AnyMutator::Mapped(m), AnyMap::Mapped(map)) => map.get(m, key),
-                    _ => return other_heap(),
-                };
-                Ok(found.map_or(null_mut(), raw))
-            })
-        }
-    })
+    // SAFETY: the header's rules for pointers.
+    let (map, mutator) = unsafe { (map.as_ref(), mutator.as_mut()) };
+    let (Some(map), Some(mutator), Ok(key)) = (map, mutator, object(key)) else {
+        return ptr::null_mut();
+    };
+    let found: Result<_, Failure> = on_map!(map, mutator, w, m => w.get(m, key));
+    given_back(found.ok().flatten())
 }
 
-/// Takes an entry out: its value, or null.
+/// Takes an entry out: its value, null if there was none. Not a safepoint.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hw_weak_map_remove(
+    map: *mut hw_weak_map,
     mutator: *mut hw_mutator,
-    map: *const hw_weak_map,
     key: hw_object,
 ) -> hw_object {
-    guard_value(null_mut(), || {
-        // SAFETY: the header's rules for pointers.
-        let map = unsafe { given("map", map) }?;
-        let key = object(key)?;
-        // SAFETY: as above.
-        unsafe {
-            with(mutator, |any| {
-                let found = match (any, &map.0) {
-                    (AnyMutator::Plain(m), AnyMap::Plain(map)) => map.remove(m, key),
-                    (AnyMutator::Mapped(m), AnyMap::Mapped(map)) => map.remove(m, key),
-                    _ => return other_heap(),
-                };
-                Ok(found.map_or(null_mut(), raw))
-            })
-        }
-    })
+    // SAFETY: the header's rules for pointers.
+    let (map, mutator) = unsafe { (map.as_ref(), mutator.as_mut()) };
+    let (Some(map), Some(mutator), Ok(key)) = (map, mutator, object(key)) else {
+        return ptr::null_mut();
+    };
+    let found: Result<_, Failure> = on_map!(map, mutator, w, m => w.remove(m, key));
+    given_back(found.ok().flatten())
 }
 
-/// How many entries there are, with those whose keys died since the last collection. Any thread.
+/// How many entries a map has, with those whose keys died since the last collection. 0 for null. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hw_weak_map_count(map: *const hw_weak_map) -> usize {
-    guard_value(0, || {
-        // SAFETY: the header's rules for pointers.
-        let map = unsafe { given("map", map) }?;
-        if map.1.gone.load(Ordering::Acquire) {
-            return Ok(0);
-        }
-        Ok(match &map.0 {
-            AnyMap::Plain(map) => map.len(),
-            AnyMap::Mapped(map) => map.len(),
-        })
+    // SAFETY: the header's rules for pointers.
+    unsafe { map.as_ref() }.map_or(0, |map| match &map.0 {
+        Either::Plain(w) => w.len(),
+        Either::Mapped(w) => w.len(),
     })
 }
 
-/// Frees a map and sets the pointer to null, which is also fine to give.
+/// Frees a map; null is fine. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_weak_map_destroy(map: *mut *mut hw_weak_map) -> hw_status {
-    // SAFETY: the header's rules for pointers.
-    guard(|| unsafe { free("map", map) })
+pub unsafe extern "C" fn hw_weak_map_free(map: *mut hw_weak_map) {
+    if !map.is_null() {
+        // SAFETY: made by `hw_weak_map_new`, and freed once (the header's rules).
+        drop(unsafe { Box::from_raw(map) });
+    }
 }
 
-/// Registers an ephemeron: `holder` has a key and a value in the words at these offsets, in bytes, which `hw_vm.scan` does not report. The value
-/// is kept while holder and key live; both words become null when the key dies. `HW_ERROR_ARGUMENT` if an offset is 0 or no multiple of 8.
+// ---- objects of the runtime that refer in other ways ---------------------------------------------------------------------------
+
+/// Registers a reference object: `holder` has a slot, `slot` bytes from its beginning, that does not keep alive what it refers to. `scan` does
+/// not report the slot. `queued`: when it is cleared, the holder is queued for [`hw_next_cleared`]. Read it by [`hw_read_reference`]. Not a
+/// safepoint.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_add_reference(
+    mutator: *mut hw_mutator,
+    holder: hw_object,
+    strength: hw_strength,
+    slot: u32,
+    queued: bool,
+) -> hw_status {
+    guard(|| {
+        // SAFETY: the header's rules for pointers.
+        let mutator = unsafe { given_mut(mutator, "mutator")? };
+        let reference = plain(object(holder)?, strength_of(strength)?, slot, queued);
+        // SAFETY: the caller's promise, in the header.
+        Ok(on_mutator!(mutator, m => unsafe { m.add_reference(&reference) })?)
+    })
+}
+
+fn plain(holder: ObjectReference, strength: Strength, slot: u32, queued: bool) -> Reference {
+    Reference {
+        strength,
+        queued,
+        ..Reference::weak(holder, slot)
+    }
+}
+
+/// What a reference object refers to; null if it was cleared. Not a safepoint.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_read_reference(
+    mutator: *mut hw_mutator,
+    holder: hw_object,
+    strength: hw_strength,
+    slot: u32,
+) -> hw_object {
+    // SAFETY: the header's rules for pointers.
+    let mutator = unsafe { mutator.as_mut() };
+    let (Some(mutator), Ok(holder), Ok(strength)) =
+        (mutator, object(holder), strength_of(strength))
+    else {
+        return ptr::null_mut();
+    };
+    let reference = plain(holder, strength, slot, false);
+    // SAFETY: the caller's promise, in the header.
+    given_back(on_mutator!(mutator, m => unsafe { m.referent(&reference) }))
+}
+
+/// Takes the next reference object that was cleared and asked to be queued: true, and it is stored to `*holder`. Not a safepoint.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_next_cleared(mutator: *mut hw_mutator, holder: *mut hw_object) -> bool {
+    // SAFETY: the header's rules for pointers.
+    let (Some(mutator), Some(holder)) = (unsafe { mutator.as_mut() }, unsafe { holder.as_mut() })
+    else {
+        return false;
+    };
+    let next = on_mutator!(mutator, m => m.next_cleared());
+    next.map(|cleared| *holder = cleared.holder.to_address().as_mut_ptr())
+        .is_some()
+}
+
+/// Registers an ephemeron: `holder` has two slots that `scan` does not report; what the one at `value` refers to is kept as long as the
+/// holder lives and what the one at `key` refers to does. Offsets in bytes from its beginning. Not a safepoint.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hw_add_ephemeron(
     mutator: *mut hw_mutator,
@@ -286,113 +292,101 @@ pub unsafe extern "C" fn hw_add_ephemeron(
     value: u32,
 ) -> hw_status {
     guard(|| {
+        // SAFETY: the header's rules for pointers.
+        let mutator = unsafe { given_mut(mutator, "mutator")? };
         let holder = object(holder)?;
-        if [key, value]
-            .iter()
-            .any(|offset| *offset == 0 || !offset.is_multiple_of(8))
-            || key == value
-        {
-            return fail(
-                HW_ERROR_ARGUMENT,
-                "offsets are multiples of 8, not 0, and differ",
-            );
-        }
         let ephemeron = Ephemeron { holder, key, value };
-        // SAFETY: the header's rules: the words are in the object, and registered once.
-        unsafe {
-            with(mutator, |any| {
-                Ok(on_mutator!(any, m => m.add_ephemeron(&ephemeron))?)
-            })
-        }
+        // SAFETY: the caller's promise, in the header.
+        Ok(on_mutator!(mutator, m => unsafe { m.add_ephemeron(&ephemeron) })?)
     })
 }
 
-/// When nothing reaches the object any more, it is queued for `hw_next_finalizable`, with the token, and lives until it is taken from there.
-/// `order` is `HW_TOGETHER` or `HW_IN_ORDER`.
+/// Reads an ephemeron: true, and key and value are stored to `*key_out` and `*value_out`; false if the key is dead, or there is none. Not a
+/// safepoint.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn hw_read_ephemeron(
+    mutator: *mut hw_mutator,
+    holder: hw_object,
+    key: u32,
+    value: u32,
+    key_out: *mut hw_object,
+    value_out: *mut hw_object,
+) -> bool {
+    // SAFETY: the header's rules for pointers.
+    let (mutator, key_out, value_out) =
+        unsafe { (mutator.as_mut(), key_out.as_mut(), value_out.as_mut()) };
+    let (Some(mutator), Some(key_out), Some(value_out), Ok(holder)) =
+        (mutator, key_out, value_out, object(holder))
+    else {
+        return false;
+    };
+    let ephemeron = Ephemeron { holder, key, value };
+    // SAFETY: the caller's promise, in the header.
+    let read = on_mutator!(mutator, m => unsafe { m.ephemeron(&ephemeron) });
+    let Some((key, value)) = read else {
+        return false;
+    };
+    *key_out = given_back(Some(key));
+    *value_out = given_back(value);
+    true
+}
+
+// ---- finalizers ------------------------------------------------------------------------------------------------------------
+
+/// In which order objects become finalizable that die together: `HW_TOGETHER` or `HW_REGISTRATION`.
+pub type hw_finalizer_order = u32;
+/// All at once, as in Java: also those that others of them reach.
+pub const HW_TOGETHER: hw_finalizer_order = 0;
+/// One after the other, as they were registered.
+pub const HW_REGISTRATION: hw_finalizer_order = 1;
+
+/// Registers a finalizer: when nothing reaches the object any more, it is queued for [`hw_next_finalizable`], and kept alive until it is taken
+/// from there. `token` comes back with it. Not a safepoint.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hw_add_finalizer(
     mutator: *mut hw_mutator,
-    target: hw_object,
-    order: u32,
-    token: usize,
+    o: hw_object,
+    order: hw_finalizer_order,
+    token: *mut c_void,
 ) -> hw_status {
     guard(|| {
-        let target = object(target)?;
+        // SAFETY: the header's rules for pointers.
+        let mutator = unsafe { given_mut(mutator, "mutator")? };
+        let o = object(o)?;
         let order = match order {
             HW_TOGETHER => FinalizerOrder::Together,
-            HW_IN_ORDER => FinalizerOrder::Registration,
+            HW_REGISTRATION => FinalizerOrder::Registration,
             _ => {
-                return fail(
-                    HW_ERROR_ARGUMENT,
-                    format!("{order} is no order: HW_TOGETHER, HW_IN_ORDER"),
-                );
+                return Err(Failure(
+                    HW_INVALID,
+                    format!("order {order}: there are HW_TOGETHER and HW_REGISTRATION"),
+                ));
             }
         };
-        // SAFETY: the header's rules for pointers.
-        unsafe {
-            with(mutator, |any| {
-                Ok(on_mutator!(any, m => m.add_finalizer(target, order, token))?)
-            })
-        }
+        let token = token.expose_provenance();
+        Ok(on_mutator!(mutator, m => m.add_finalizer(o, order, token))?)
     })
 }
 
-/// Takes the next object that is to be finalized: null if there is none. `token` may be null.
+/// Takes the next object that is to be finalized: true, and it is stored to `*o`, and its token to `*token`. It may be registered again. Not a
+/// safepoint.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hw_next_finalizable(
     mutator: *mut hw_mutator,
-    token: *mut usize,
-) -> hw_object {
-    guard_value(null_mut(), || {
-        // SAFETY: the header's rules for pointers.
-        let next = unsafe {
-            with(mutator, |any| {
-                Ok(on_mutator!(any, m => m.next_finalizable()))
-            })
-        }?;
-        let Some(next) = next else {
-            return Ok(null_mut());
-        };
-        // SAFETY: as above.
-        if let Some(out) = unsafe { token.as_mut() } {
-            *out = next.token;
-        }
-        Ok(raw(next.object))
-    })
-}
-
-/// Calls `finalize` for at most `most` objects that are to be finalized: how many it was. `finalize` may do all that a mutator may, also
-/// allocate, register finalizers, and keep the object.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hw_run_finalizers(
-    mutator: *mut hw_mutator,
-    most: usize,
-    finalize: Option<
-        unsafe extern "C" fn(
-            arg: *mut c_void,
-            mutator: *mut hw_mutator,
-            object: hw_object,
-            token: usize,
-        ),
-    >,
-    arg: *mut c_void,
-) -> usize {
-    guard_value(0, || {
-        let Some(finalize) = finalize else {
-            return fail(HW_ERROR_CALLBACK, "finalize is null");
-        };
-        let mut count = 0;
-        while count < most {
-            let mut token = 0;
-            // SAFETY: the header's rules for pointers.
-            let next = unsafe { hw_next_finalizable(mutator, &raw mut token) };
-            if next.is_null() {
-                break;
-            }
-            count += 1;
-            // SAFETY: the program's function; nothing of the mutator is borrowed meanwhile.
-            unsafe { finalize(arg, mutator, next, token) };
-        }
-        Ok(count)
-    })
+    o: *mut hw_object,
+    token: *mut *mut c_void,
+) -> bool {
+    // SAFETY: the header's rules for pointers.
+    let (mutator, o, token) = unsafe { (mutator.as_mut(), o.as_mut(), token.as_mut()) };
+    let (Some(mutator), Some(o)) = (mutator, o) else {
+        return false;
+    };
+    let Some(next) = on_mutator!(mutator, m => m.next_finalizable()) else {
+        return false;
+    };
+    *o = next.object.to_address().as_mut_ptr();
+    if let Some(token) = token {
+        *token = ptr::with_exposed_provenance_mut(next.token);
+    }
+    true
 }

@@ -1,218 +1,172 @@
-//! Statuses, the last error of a thread, and the border that panics do not cross.
+//! What functions answer, and the message of the last failure.
 
 use core::cell::RefCell;
-use core::ffi::c_char;
+use core::ffi::{CStr, c_char};
 use heapwright::{AllocError, HeapError, LimitError, OptionError, PinError, ReferenceError};
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What a function answers. `HW_OK` is 0; after anything else `hw_last_error()` has a sentence.
+/// What a function answers. [`hw_last_error`] says more.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum hw_status {
-    /// It was done.
+    /// It is done.
     HW_OK = 0,
-    /// A null pointer, or a value that is not allowed. Nothing was changed.
-    HW_ERROR_ARGUMENT = 1,
-    /// A callback that must be there is null. No heap was made.
-    HW_ERROR_CALLBACK = 2,
-    /// The program was compiled with the header of another version than the library's.
-    HW_ERROR_VERSION = 3,
+    /// Collecting did not make enough room. The heap is unharmed.
+    HW_OUT_OF_MEMORY = 1,
+    /// A null pointer, or a value that makes no sense. Nothing was changed.
+    HW_INVALID = 2,
     /// There is no such option, or it does not take the value.
-    HW_ERROR_OPTION = 4,
-    /// The heap is full, also after collecting. It is unharmed.
-    HW_ERROR_MEMORY = 5,
-    /// The operating system refused memory, addresses or a thread.
-    HW_ERROR_SYSTEM = 6,
-    /// The plan, or the heap as it was made, cannot do this.
-    HW_ERROR_UNSUPPORTED = 7,
-    /// The mutator is detached already.
-    HW_ERROR_DETACHED = 8,
-    /// Not now: mutators are attached, or the call came from a callback in which it is not allowed.
-    HW_ERROR_BUSY = 9,
-    /// More is in use than the limit allows, or limits contradict each other. The old ones are in force.
-    HW_ERROR_LIMIT = 10,
+    HW_BAD_OPTION = 3,
+    /// The header that the program was compiled with is not of this library.
+    HW_VERSION = 4,
+    /// The system refused: memory, addresses, a thread.
+    HW_SYSTEM = 5,
     /// The object has no pin that could be taken back.
-    HW_ERROR_NOT_PINNED = 11,
-    /// An error of the library's own. The heap should not be used any more.
-    HW_ERROR_INTERNAL = 12,
+    HW_NOT_PINNED = 6,
+    /// A handle that is not there any more: freed or detached before.
+    HW_GONE = 7,
+    /// The heap was made without what this needs.
+    HW_UNSUPPORTED = 8,
+    /// An error of the library's own. Please report it.
+    HW_INTERNAL = 9,
 }
-
 use hw_status::*;
 
-/// An error on its way to C.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) status: hw_status,
-    pub(crate) message: String,
+thread_local! {
+    static LAST: RefCell<CString> = RefCell::new(CString::default());
 }
 
-pub(crate) fn fail<T>(status: hw_status, message: impl Into<String>) -> Result<T, Failure> {
-    Err(Failure {
-        status,
-        message: message.into(),
-    })
-}
+/// A failure: its kind, and the message for people.
+#[derive(Debug)]
+pub(crate) struct Failure(pub(crate) hw_status, pub(crate) String);
+
+pub(crate) type Done = Result<(), Failure>;
 
 impl Failure {
-    fn of(status: hw_status, error: &dyn core::fmt::Display) -> Self {
-        Self {
-            status,
-            message: error.to_string(),
-        }
+    pub(crate) fn null(what: &str) -> Self {
+        Self(HW_INVALID, format!("{what} is null"))
     }
 }
 
-impl From<AllocError> for Failure {
-    fn from(e: AllocError) -> Self {
-        let status = match e {
-            AllocError::Os(_) => HW_ERROR_SYSTEM,
-            _ => HW_ERROR_MEMORY,
-        };
-        Self::of(status, &e)
+macro_rules! failure {
+    ($($error:ty => $status:expr),*) => {
+        $(impl From<$error> for Failure {
+            fn from(e: $error) -> Self {
+                let status: fn(&$error) -> hw_status = $status;
+                Self(status(&e), e.to_string())
+            }
+        })*
+    };
+}
+
+failure!(
+    OptionError => |_| HW_BAD_OPTION,
+    LimitError => |_| HW_INVALID,
+    PinError => |_| HW_NOT_PINNED,
+    ReferenceError => |e| match e {
+        ReferenceError::NoMemory => HW_OUT_OF_MEMORY,
+        _ => HW_INVALID,
+    },
+    AllocError => |e| match e {
+        AllocError::OutOfMemory { .. } => HW_OUT_OF_MEMORY,
+        AllocError::Unsatisfiable { .. } => HW_INVALID,
+        _ => HW_SYSTEM,
+    },
+    HeapError => |e| match e {
+        HeapError::Option(_) => HW_BAD_OPTION,
+        _ => HW_SYSTEM,
     }
-}
+);
 
-impl From<HeapError> for Failure {
-    fn from(e: HeapError) -> Self {
-        let status = match e {
-            HeapError::Option(_) => HW_ERROR_OPTION,
-            HeapError::Plan { .. } => HW_ERROR_UNSUPPORTED,
-            _ => HW_ERROR_SYSTEM,
-        };
-        Self::of(status, &e)
-    }
-}
-
-impl From<OptionError> for Failure {
-    fn from(e: OptionError) -> Self {
-        Self::of(HW_ERROR_OPTION, &e)
-    }
-}
-
-impl From<LimitError> for Failure {
-    fn from(e: LimitError) -> Self {
-        Self::of(HW_ERROR_LIMIT, &e)
-    }
-}
-
-impl From<PinError> for Failure {
-    fn from(e: PinError) -> Self {
-        Self::of(HW_ERROR_NOT_PINNED, &e)
-    }
-}
-
-impl From<ReferenceError> for Failure {
-    fn from(e: ReferenceError) -> Self {
-        let status = match e {
-            ReferenceError::OtherHeap => HW_ERROR_ARGUMENT,
-            _ => HW_ERROR_MEMORY,
-        };
-        Self::of(status, &e)
-    }
-}
-
-thread_local! {
-    static LAST: RefCell<(hw_status, CString)> = RefCell::new((HW_OK, CString::default()));
-}
-
-fn note(failure: Failure) -> hw_status {
-    let text = CString::new(failure.message.replace('\0', " ")).unwrap_or_default();
-    // A thread that ends has no place for it any more: the status still says what happened.
-    let _ = LAST.try_with(|last| {
-        if let Ok(mut last) = last.try_borrow_mut() {
-            *last = (failure.status, text);
-        }
+/// Runs what a function does: an error becomes its status, and the message is kept; a panic is [`HW_INTERNAL`].
+pub(crate) fn guard(run: impl FnOnce() -> Done) -> hw_status {
+    // What is half done after a panic is the library's own; it says so and nobody is told that it worked.
+    let done = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        Err(Failure(
+            HW_INTERNAL,
+            "an error in the library, which printed where".to_owned(),
+        ))
     });
-    failure.status
-}
-
-/// Runs what a function does. A panic becomes `HW_ERROR_INTERNAL`.
-pub(crate) fn guard(steps: impl FnOnce() -> Result<(), Failure>) -> hw_status {
-    match catch_unwind(AssertUnwindSafe(steps)) {
-        Ok(Ok(())) => HW_OK,
-        Ok(Err(failure)) => note(failure),
-        Err(_) => note(internal()),
-    }
-}
-
-/// The same for functions that answer with something else: `otherwise` if it failed.
-pub(crate) fn guard_value<T>(otherwise: T, steps: impl FnOnce() -> Result<T, Failure>) -> T {
-    match catch_unwind(AssertUnwindSafe(steps)) {
-        Ok(Ok(value)) => value,
-        Ok(Err(failure)) => {
-            let _ = note(failure);
-            otherwise
-        }
-        Err(_) => {
-            let _ = note(internal());
-            otherwise
+    match done {
+        Ok(()) => HW_OK,
+        Err(Failure(status, message)) => {
+            let message = CString::new(message).unwrap_or_default();
+            LAST.with(|last| *last.borrow_mut() = message);
+            status
         }
     }
 }
 
-fn internal() -> Failure {
-    Failure {
-        status: HW_ERROR_INTERNAL,
-        message: String::from("an error inside of the library; please report it"),
-    }
+/// The value at a pointer that C gave.
+///
+/// # Safety
+/// It is null, or points to a value that lives as long as the reference is used and that nobody changes meanwhile.
+pub(crate) unsafe fn given<'a, T>(pointer: *const T, what: &str) -> Result<&'a T, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { pointer.as_ref() }.ok_or_else(|| Failure::null(what))
 }
 
-/// What went wrong in the calling thread's last call that failed: a sentence, or the empty string. Never null. Good until the next call
-/// of this thread that fails. Calls that succeed leave it as it is.
+/// As [`given`], to change it.
+///
+/// # Safety
+/// As [`given`], and nobody else uses the value meanwhile.
+pub(crate) unsafe fn given_mut<'a, T>(pointer: *mut T, what: &str) -> Result<&'a mut T, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { pointer.as_mut() }.ok_or_else(|| Failure::null(what))
+}
+
+/// A string that C gave.
+///
+/// # Safety
+/// It is null, or a string with a zero at its end that lives as long as the reference is used.
+pub(crate) unsafe fn text<'a>(pointer: *const c_char, what: &str) -> Result<&'a str, Failure> {
+    if pointer.is_null() {
+        return Err(Failure::null(what));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(pointer) }
+        .to_str()
+        .map_err(|_| Failure(HW_INVALID, format!("{what} is not UTF-8")))
+}
+
+/// The message of the last call on this thread that failed; empty if none has. Good until the next call that fails.
 #[unsafe(no_mangle)]
 pub extern "C" fn hw_last_error() -> *const c_char {
-    LAST.try_with(|last| {
-        last.try_borrow()
-            .map_or(c"".as_ptr(), |last| last.1.as_ptr())
-    })
-    .unwrap_or(c"".as_ptr())
+    LAST.with(|last| last.borrow().as_ptr())
 }
 
-/// The status of the calling thread's last call that failed: for functions that answer with something else, as `hw_alloc`.
+/// A status in a few words, such as "out of memory".
 #[unsafe(no_mangle)]
-pub extern "C" fn hw_last_status() -> hw_status {
-    LAST.try_with(|last| last.try_borrow().map_or(HW_OK, |last| last.0))
-        .unwrap_or(HW_OK)
-}
-
-/// A name of a status, as `"HW_ERROR_MEMORY"`. Never null; the string is good for ever. Any number may be asked for.
-#[unsafe(no_mangle)]
-pub extern "C" fn hw_status_name(status: i32) -> *const c_char {
-    let name = match status {
-        0 => c"HW_OK",
-        1 => c"HW_ERROR_ARGUMENT",
-        2 => c"HW_ERROR_CALLBACK",
-        3 => c"HW_ERROR_VERSION",
-        4 => c"HW_ERROR_OPTION",
-        5 => c"HW_ERROR_MEMORY",
-        6 => c"HW_ERROR_SYSTEM",
-        7 => c"HW_ERROR_UNSUPPORTED",
-        8 => c"HW_ERROR_DETACHED",
-        9 => c"HW_ERROR_BUSY",
-        10 => c"HW_ERROR_LIMIT",
-        11 => c"HW_ERROR_NOT_PINNED",
-        12 => c"HW_ERROR_INTERNAL",
-        _ => c"unknown status",
-    };
-    name.as_ptr()
+pub extern "C" fn hw_status_name(status: u32) -> *const c_char {
+    const NAMES: [&CStr; 10] = [
+        c"ok",
+        c"out of memory",
+        c"invalid",
+        c"bad option",
+        c"wrong version",
+        c"refused by the system",
+        c"not pinned",
+        c"gone",
+        c"unsupported",
+        c"internal error",
+    ];
+    let name = usize::try_from(status).ok().and_then(|n| NAMES.get(n));
+    name.copied().unwrap_or(c"unknown").as_ptr()
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::panic, clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
-    #[allow(clippy::panic, reason = "the test is about it")]
     fn a_panic_is_an_error_and_not_more() {
-        assert_eq!(guard(|| panic!("inside")), HW_ERROR_INTERNAL);
-        assert_eq!(hw_last_status(), HW_ERROR_INTERNAL);
-        assert_eq!(guard_value(7, || panic!("inside")), 7);
-        assert_eq!(guard(|| fail(HW_ERROR_BUSY, "a\0b")), HW_ERROR_BUSY);
-        // SAFETY: a string, good until the next failure.
-        let text = unsafe { core::ffi::CStr::from_ptr(hw_last_error()) };
-        assert_eq!(text, c"a b");
+        let status = guard(|| panic!("on purpose"));
+        assert_eq!(status, HW_INTERNAL);
+        // SAFETY: a string of this thread.
+        let said = unsafe { CStr::from_ptr(hw_last_error()) };
+        assert!(said.to_str().unwrap().contains("in the library"));
         assert_eq!(guard(|| Ok(())), HW_OK);
-        assert_eq!(hw_last_status(), HW_ERROR_BUSY);
     }
 }

@@ -7,9 +7,12 @@
 //! | `lib/heapwright/libgc.so` | a link to it, for the linker |
 //! | `lib/heapwright/pkgconfig/bdw-gc.pc` | the flags to build a program against it, for `PKG_CONFIG_PATH` |
 //!
+//! What is for C programs is in [`crate::install_c`].
+//!
 //! Files are written under another name and renamed, so that programs that run on an older library go on doing so.
 
 use crate::args::{Install, Uninstall};
+use crate::install_c;
 use crate::library;
 use crate::loader::LIBGC;
 use crate::output;
@@ -53,10 +56,9 @@ pub(crate) fn install(install: &Install) -> Result<ExitCode, Refusal> {
     put(&shared, |to| copy(&library, to))?;
     put(&link, |to| symlink(LIBGC, to))?;
     put(&flags, |to| fs::write(to, &text))?;
-    let done = Done {
-        files: [command, shared, link, flags].to_vec(),
-        prefix,
-    };
+    let mut files = [command, shared, link, flags].to_vec();
+    files.extend(install_c::install(&exe, &prefix)?);
+    let done = Done { prefix, files };
     if install.json {
         return output::put(&output::json(&done, true)?);
     }
@@ -67,7 +69,10 @@ pub(crate) fn install(install: &Install) -> Result<ExitCode, Refusal> {
 pub(crate) fn uninstall(uninstall: &Uninstall) -> Result<ExitCode, Refusal> {
     let prefix = absolute(&uninstall.prefix)?;
     let mut removed = Vec::new();
-    for file in files().map(|file| prefix.join(file)) {
+    let all = files()
+        .into_iter()
+        .chain(install_c::files().map(PathBuf::from));
+    for file in all.map(|file| prefix.join(file)) {
         match fs::remove_file(&file) {
             Ok(()) => removed.push(file),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -81,7 +86,15 @@ pub(crate) fn uninstall(uninstall: &Uninstall) -> Result<ExitCode, Refusal> {
         )));
     }
     // A directory with other files in it stays.
-    for directory in ["lib/heapwright/pkgconfig", DIRECTORY, "lib", "bin"] {
+    let directories = [
+        "lib/heapwright/pkgconfig",
+        DIRECTORY,
+        "lib/pkgconfig",
+        "lib",
+        "include",
+        "bin",
+    ];
+    for directory in directories {
         let _ = fs::remove_dir(prefix.join(directory));
     }
     if uninstall.json {
@@ -116,7 +129,7 @@ fn cannot(what: &str, file: &Path, e: &io::Error) -> Refusal {
 }
 
 /// Makes a file under another name, and then has it take its place.
-fn put(file: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), Refusal> {
+pub(crate) fn put(file: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), Refusal> {
     let fresh = file.with_extension("new");
     let made = || -> io::Result<()> {
         if let Some(directory) = file.parent() {
@@ -135,7 +148,7 @@ fn put(file: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), Re
     })
 }
 
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::copy(from, to)?;
     fs::set_permissions(to, Permissions::from_mode(0o755))
 }
@@ -175,6 +188,13 @@ fn explain(done: &Done) -> String {
         "\nRun a program on it:            {prefix}/{COMMAND} run -- guile prog.scm\n\
              or without the command:         LD_LIBRARY_PATH={prefix}/{DIRECTORY} guile prog.scm\n\
              Build a program against it:     cc prog.c $(PKG_CONFIG_PATH={prefix}/{DIRECTORY}/pkgconfig pkg-config --cflags --libs bdw-gc)\n\
-             (with the headers of Boehm's collector, in Debian's package libgc-dev)\n"
+             (with the headers of Boehm's collector, in Debian's package libgc-dev)\n{c}",
+        c = if done.files.len() > files().len() {
+            format!(
+                "Your own runtime in C:          cc prog.c $(PKG_CONFIG_PATH={prefix}/lib/pkgconfig pkg-config --cflags --libs heapwright)\n"
+            )
+        } else {
+            "The C interface was not built: cargo build --release -p heapwright-capi, and install again\n".to_owned()
+        }
     )
 }

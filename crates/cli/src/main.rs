@@ -4,7 +4,7 @@
 //! loader does with `loader`), finds our library (`library`), and either becomes the program or starts it and waits
 //! (`launch`, `signals`); `summary` says at the end what the heap did.
 //!
-//! `heapwright install` puts both under a directory (`install`).
+//! `heapwright install` puts both under a directory (`install`), with the C interface (`install_c`).
 //!
 //! `heapwright bench` runs workloads on plans (`bench`), each run in a process of its own; `heapwright compare` (`compare`) on
 //! other memory managers as well.
@@ -16,6 +16,7 @@ mod bench;
 mod compare;
 mod elf;
 mod install;
+mod install_c;
 mod launch;
 mod library;
 mod loader;

@@ -7,7 +7,7 @@ mod fixtures;
 use fixtures::{check_refused, clean, err, out};
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const PROGRAM: &str = r#"
@@ -30,7 +30,7 @@ fn prefix(name: &str) -> PathBuf {
 }
 
 /// The flags of the installed file for pkg-config, with its variables replaced.
-fn flags(prefix: &std::path::Path) -> Vec<String> {
+fn flags(prefix: &Path) -> Vec<String> {
     let text = fs::read_to_string(prefix.join("lib/heapwright/pkgconfig/bdw-gc.pc")).unwrap();
     let mut variables: Vec<(String, String)> = Vec::new();
     let mut flags = Vec::new();
@@ -86,12 +86,20 @@ fn what_is_installed_runs_builds_and_goes_away_again() {
 
     fs::remove_file(&program).unwrap();
     fs::remove_file(&source).unwrap();
+    // What was built for C is there, too, and the example runs on it.
+    let for_c = prefix.join("lib/pkgconfig/heapwright.pc").exists();
+    if for_c {
+        c_example(&prefix);
+    }
     let gone = clean()
         .args(["uninstall", "--json", "--prefix", shown])
         .output()
         .unwrap();
     let report: Value = serde_json::from_str(&out(&gone)).unwrap();
-    assert_eq!(report["files"].as_array().unwrap().len(), 4);
+    assert_eq!(
+        report["files"].as_array().unwrap().len(),
+        if for_c { 9 } else { 4 }
+    );
     assert_eq!(fs::read_dir(&prefix).unwrap().count(), 0);
     check_refused(
         &clean()
@@ -101,6 +109,34 @@ fn what_is_installed_runs_builds_and_goes_away_again() {
         125,
         &["nothing of Heapwright is installed"],
     );
+}
+
+/// Builds the example of the C interface with the installed header and library, as pkg-config's file says, and runs it.
+fn c_example(prefix: &Path) {
+    let text = fs::read_to_string(prefix.join("lib/pkgconfig/heapwright.pc")).unwrap();
+    let at = |name: &str| prefix.join(name).display().to_string();
+    let wanted = text
+        .lines()
+        .filter(|l| l.starts_with("Libs:") || l.starts_with("Cflags:"))
+        .flat_map(|l| l.split_whitespace().skip(1))
+        .map(|w| {
+            w.replace("${libdir}", &at("lib"))
+                .replace("${includedir}", &at("include"))
+        });
+    let program = prefix.join("lisp");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../capi/examples/lisp.c");
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let built = Command::new(compiler)
+        .arg("-o")
+        .arg(&program)
+        .arg(source)
+        .args(wanted.collect::<Vec<_>>())
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", err(&built));
+    let done = Command::new(&program).output().unwrap();
+    assert!(out(&done).contains("2: 125250"));
+    fs::remove_file(&program).unwrap();
 }
 
 #[test]

@@ -30,8 +30,8 @@ const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     ("bench", &["heapwright"]),
-    ("book", &["heapwright"]),
     ("capi", &["heapwright"]),
+    ("book", &["heapwright"]),
     (
         "cli",
         &[
