@@ -154,3 +154,57 @@ fn files_that_the_pages_name_exist() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// Whatever the page for users of MMTk says we have is there.
+#[test]
+fn what_mmtks_functions_map_to_exists() {
+    let page = fs::read_to_string(project().join("docs/for-mmtk-users.md")).unwrap();
+    let mut sources = String::new();
+    let mut folders = vec![project().join("crates/core/src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let (mut wrong, mut names) = (Vec::new(), 0);
+    for row in page
+        .lines()
+        .filter(|l| l.starts_with("| ") && !l.starts_with("|---"))
+    {
+        let ours = row.rsplit('|').nth(1).unwrap();
+        // What stands between pairs of backticks.
+        for name in ours.split('`').skip(1).step_by(2) {
+            for part in name.split("::") {
+                names += 1;
+                let is_there = ["fn ", "struct ", "trait ", "enum ", "const ", "type "]
+                    .iter()
+                    .any(|kind| {
+                        sources
+                            .match_indices(&format!("{kind}{part}"))
+                            .any(|(at, found)| {
+                                let after = sources[at + found.len()..].chars().next();
+                                after.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+                            })
+                    })
+                    || sources.contains(&format!("    {part},\n"))
+                    || sources.contains(&format!("    {part} {{\n"))
+                    || sources.contains(&format!("name: \"{part}\""))
+                    || sources.contains(&format!("\"{part}\""))
+                    || project()
+                        .join("crates")
+                        .join(part.trim_start_matches("heapwright-"))
+                        .is_dir();
+                if !is_there {
+                    wrong.push(format!("{name} in {row}"));
+                }
+            }
+        }
+    }
+    assert!(names > 80, "{names}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
