@@ -8,7 +8,7 @@
 //! | object | 0 | references | raw bytes |
 //! | array | 1 | | references |
 //! | weak box | 2 | | 8: the raw word is the weak reference |
-//! | reference object | 3 | strength | 24: see [`references`] |
+//! | reference object | 3 | strength | 24: see module `references` |
 //! | ephemeron | 4 | | 24: the same |
 //!
 //! Bits 5 and 6 say whether the object was asked for its identity hash, and whether it was moved since: then it has a word more at its

@@ -214,7 +214,7 @@ fn a_log_file_has_what_is_printed_or_the_log_alone() {
         let output = String::from_utf8(done.stdout).unwrap();
         let errors = String::from_utf8(done.stderr).unwrap();
         assert!(
-            log.contains("collection 1 at") && log.contains("to log\n"),
+            log.contains("gc number=1 ") && log.contains("to log\n"),
             "{log}"
         );
         let (inside, outside) = if only_log == "0" {
