@@ -1,11 +1,11 @@
 //! References that are not plain: soft, weak and phantom ones, ephemerons, weak maps, finalizers.
 //!
-//! What a runtime registers is in the heap's [`Tables`], by kind, in the order of registration. What was registered since the last
+//! What a runtime registers is in the heap's tables (`tables.rs`), by kind, in the order of registration. What was registered since the last
 //! collection stands behind what is older: after any collection all that lives is old, so a minor one looks only at that part, and at
-//! what was written since. A mutator registers in buffers of its own ([`Registered`]), which are taken over when the world stops. When a
+//! what was written since. A mutator registers in buffers of its own (`Registered`), which are taken over when the world stops. When a
 //! buffer grows, room for all that fits into it is reserved in the table: so taking over needs no memory.
 //!
-//! [`process`] says what happens in a collection, in which order; docs/references.md what runtimes can rely on.
+//! `process` says what happens in a collection, in which order; docs/references.md what runtimes can rely on.
 
 mod clears;
 mod closure;
