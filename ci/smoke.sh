@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A small program for each of Debian's clients of libgc that is installed: on our library it must print, and write, what it
-# does on the system's own, plainly and with the verifier.
+# does on the system's own: plainly, with the verifier, with four workers, and with a collection at every 20,000th allocation (at every
+# 1,000th the larger clients take minutes).
 #
 #   ci/smoke.sh [--install]     --install: first install the clients, some 250 MB, where that is allowed; not Asymptote, which brings TeX
 set -uo pipefail
@@ -28,25 +29,34 @@ run() { # directory, shell command
   (cd "$1" && timeout 300 bash -c "$2" >printed 2>errors; echo "exit $?" >>printed; mv errors ../errors)
 }
 client() { # name, program that must be there, shell command
-  local name=$1 wants=$2 command=$3 mode
+  local name=$1 wants=$2 command=$3 mode settings
   command -v "$wants" >/dev/null || { absent=$((absent + 1)); echo "absent: $name"; return; }
   rm -rf "$work/stock"
   run "$work/stock" "$command"
-  for mode in 0 1; do
+  for mode in plain verify workers stress; do
+    case $mode in
+      plain) settings=() ;;
+      verify) settings=(HEAPWRIGHT_VERIFY=1) ;;
+      workers) settings=(HEAPWRIGHT_WORKERS=4) ;;
+      stress) settings=(HEAPWRIGHT_STRESS=20000) ;;
+    esac
     rm -rf "$work/ours"
     rm -f "$work/stats"/*
-    LD_LIBRARY_PATH="$work/lib" HEAPWRIGHT_VERIFY=$mode HEAPWRIGHT_STATS_DIR="$work/stats" run "$work/ours" "$command"
+    (
+      export LD_LIBRARY_PATH="$work/lib" HEAPWRIGHT_STATS_DIR="$work/stats" "${settings[@]}"
+      run "$work/ours" "$command"
+    )
     if ! diff -r "$work/stock" "$work/ours" >"$work/diff"; then
       failed=$((failed + 1))
-      echo "FAILED $name (verify $mode): it does not do what it does on the system's library"
+      echo "FAILED $name ($mode): it does not do what it does on the system's library"
       head -n 5 "$work/diff"
       tail -n 3 "$work/errors"
     elif ! grep -ql '"plan"' "$work/stats"/*.json 2>/dev/null; then
       failed=$((failed + 1))
-      echo "FAILED $name: it did not run on our library"
+      echo "FAILED $name ($mode): it did not run on our library"
     elif grep -l '"violations":[1-9]' "$work/stats"/*.json; then
       failed=$((failed + 1))
-      echo "FAILED $name: the verifier found something wrong"
+      echo "FAILED $name ($mode): the verifier found something wrong"
     else
       passed=$((passed + 1))
     fi
