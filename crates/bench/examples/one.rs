@@ -18,26 +18,14 @@ fn main() {
         eprintln!("usage: one WORKLOAD PLAN MEBIBYTES [OPTION=VALUE]...   (0 MEBIBYTES: no limit)");
         std::process::exit(2);
     };
+    let heap_bytes = mebibytes.parse::<usize>().unwrap_or(0) << 20;
     let spec = Spec {
-        workload: workload.clone(),
-        plan: plan.clone(),
-        heap_bytes: mebibytes.parse::<usize>().unwrap_or(0) << 20,
-        workers: 1,
-        mutators: 1,
-        scale: 1.0,
-        seed: 1,
-        iterations: 1,
-        verify: false,
-        header: false,
-        ambiguous: false,
-        stress: 0,
-        nursery_bytes: 0,
-        object_bytes: 0,
         options: options
             .iter()
             .filter_map(|o| o.split_once('='))
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
+        ..Spec::new(workload, plan, heap_bytes)
     };
     let r = heapwright_bench::run(&spec);
     println!(

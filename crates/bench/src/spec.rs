@@ -41,6 +41,30 @@ pub struct Spec {
     pub options: Vec<(String, String)>,
 }
 
+impl Spec {
+    /// One run with one worker and one thread, at full size, and nothing out of the ordinary. `heap_bytes`: 0 for no limit.
+    #[must_use]
+    pub fn new(workload: &str, plan: &str, heap_bytes: usize) -> Self {
+        Self {
+            workload: workload.to_owned(),
+            plan: plan.to_owned(),
+            heap_bytes,
+            workers: 1,
+            mutators: 1,
+            scale: 1.0,
+            seed: 1,
+            iterations: 1,
+            verify: false,
+            header: false,
+            ambiguous: false,
+            stress: 0,
+            nursery_bytes: 0,
+            object_bytes: 0,
+            options: Vec::new(),
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -77,22 +77,43 @@ fn programs<const HEADER: bool, const AMBIGUOUS: bool>(
     assert_eq!(runtime.0.vm().record().1, 0, "{plan}");
 }
 
-/// Objects are hidden from a concurrent marker.
-fn hidden<const HEADER: bool>() {
-    let mut options = Options::default();
-    options.set("plan", "concurrentimmix").unwrap();
-    options.set("max", "16m").unwrap();
-    options.set("verify", "1").unwrap();
-    options.set("stress", "1000000").unwrap();
+/// A scenario that provokes one kind of error, so many times on one heap of 16 MiB that is verified.
+fn scenario<const HEADER: bool>(
+    options: &[(&str, &str)],
+    times: usize,
+    run: impl Fn(&Embedded<HEADER, false>) -> Result<(), String>,
+) {
+    let mut all = Options::default();
+    for (name, value) in [("max", "16m"), ("verify", "1")].iter().chain(options) {
+        all.set(name, value).unwrap();
+    }
     let heap = Heap::<Machine<HEADER, false>>::builder()
-        .options(options)
+        .options(all)
         .build(Machine::<HEADER, false>::default())
         .unwrap();
     let runtime = Embedded(heap);
-    for _ in 0..5 {
-        fuzz::hide(&runtime, 2000).unwrap();
+    for _ in 0..times {
+        run(&runtime).unwrap();
     }
     assert_eq!(runtime.0.vm().record().1, 0);
+}
+
+/// Objects are hidden from a concurrent marker.
+fn hidden<const HEADER: bool>() {
+    let options = [("plan", "concurrentimmix"), ("stress", "1000000")];
+    scenario::<HEADER>(&options, 5, |runtime| fuzz::hide(runtime, 2000));
+}
+
+/// Holes that are too small for some objects, with a minor collection in between.
+fn small_holes<const HEADER: bool>() {
+    let options = [("plan", "stickyimmix"), ("nursery", "8m")];
+    scenario::<HEADER>(&options, 3, |runtime| fuzz::small_holes(runtime, 3000));
+}
+
+/// Blocks that are listed become empty in a minor collection.
+fn unfinished_blocks<const HEADER: bool>() {
+    let options = [("plan", "stickymarksweep"), ("nursery", "8m")];
+    scenario::<HEADER>(&options, 3, |runtime| fuzz::unfinished_blocks(runtime, 500));
 }
 
 /// A part of the conformance suite and of the fuzzer.
@@ -143,9 +164,6 @@ fn many_slide(modes: &[(&str, &str)]) {
 
 fn spec(workload: &str, plan: &str, heap_bytes: usize, settings: &Settings) -> Spec {
     Spec {
-        workload: workload.to_owned(),
-        plan: plan.to_owned(),
-        heap_bytes,
         workers: 2,
         mutators: 2,
         scale: settings.scale,
@@ -153,48 +171,9 @@ fn spec(workload: &str, plan: &str, heap_bytes: usize, settings: &Settings) -> S
         iterations: 3,
         verify: true,
         header: true,
-        ambiguous: false,
-        stress: 0,
         nursery_bytes: 256 << 10,
-        object_bytes: 0,
-        options: Vec::new(),
+        ..Spec::new(workload, plan, heap_bytes)
     }
-}
-
-/// Holes that are too small for some objects, with a minor collection in between.
-fn small_holes<const HEADER: bool>() {
-    let mut options = Options::default();
-    options.set("plan", "stickyimmix").unwrap();
-    options.set("max", "16m").unwrap();
-    options.set("nursery", "8m").unwrap();
-    options.set("verify", "1").unwrap();
-    let heap = Heap::<Machine<HEADER, false>>::builder()
-        .options(options)
-        .build(Machine::<HEADER, false>::default())
-        .unwrap();
-    let runtime = Embedded(heap);
-    for _ in 0..3 {
-        fuzz::small_holes(&runtime, 3000).unwrap();
-    }
-    assert_eq!(runtime.0.vm().record().1, 0);
-}
-
-/// Blocks that are listed become empty in a minor collection.
-fn unfinished_blocks<const HEADER: bool>() {
-    let mut options = Options::default();
-    options.set("plan", "stickymarksweep").unwrap();
-    options.set("max", "16m").unwrap();
-    options.set("nursery", "8m").unwrap();
-    options.set("verify", "1").unwrap();
-    let heap = Heap::<Machine<HEADER, false>>::builder()
-        .options(options)
-        .build(Machine::<HEADER, false>::default())
-        .unwrap();
-    let runtime = Embedded(heap);
-    for _ in 0..3 {
-        fuzz::unfinished_blocks(&runtime, 500).unwrap();
-    }
-    assert_eq!(runtime.0.vm().record().1, 0);
 }
 
 fn plain(shift: u64) {

@@ -209,37 +209,63 @@ pub(crate) fn median(mut list: Vec<f64>) -> Option<f64> {
     Some(f64::midpoint(low, high))
 }
 
+/// The checksum that most runs have.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Majority<T> {
+    right: T,
+    /// Another one has as many: nobody knows who is right.
+    contested: bool,
+}
+
+impl<T: Ord + Copy> Majority<T> {
+    /// Of the checksums of the runs that came to their end; nothing of none.
+    pub(crate) fn of(mut sums: Vec<T>) -> Option<Self> {
+        sums.sort_unstable();
+        let mut counts: Vec<(usize, T)> = sums
+            .chunk_by(|a, b| a == b)
+            .filter_map(|same| Some((same.len(), *same.first()?)))
+            .collect();
+        counts.sort_unstable();
+        let (most, right) = counts.pop()?;
+        let contested = counts.last().is_some_and(|(n, _)| *n == most);
+        Some(Self { right, contested })
+    }
+}
+
+impl<T: Ord + fmt::Display> Majority<T> {
+    /// Why a run with this checksum is wrong, if it is.
+    pub(crate) fn against(&self, sum: &T) -> Option<String> {
+        if self.contested {
+            Some(format!("checksum {sum}, and the runs do not agree on any"))
+        } else if *sum != self.right {
+            Some(format!("checksum {sum}, and {} with most", self.right))
+        } else {
+            None
+        }
+    }
+}
+
+/// A checksum as people read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Sum(u64);
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// Runs of one workload must agree: where most have one checksum, the others are wrong; where no checksum has most, all are.
 pub(crate) fn judge(records: &mut [Record]) {
     let ended = |r: &&mut Record| r.status == Verdict::Ok;
-    let mut sums: Vec<u64> = records
-        .iter_mut()
-        .filter(ended)
-        .map(|r| r.checksum)
-        .collect();
-    sums.sort_unstable();
-    let mut counts: Vec<(usize, u64)> = sums
-        .chunk_by(|a, b| a == b)
-        .filter_map(|same| Some((same.len(), *same.first()?)))
-        .collect();
-    counts.sort_unstable();
-    let Some((most, right)) = counts.pop() else {
+    let sums = records.iter_mut().filter(ended).map(|r| Sum(r.checksum));
+    let Some(majority) = Majority::of(sums.collect()) else {
         return;
     };
-    let contested = counts.last().is_some_and(|(n, _)| *n == most);
     for r in records.iter_mut().filter(ended) {
-        if contested {
+        if let Some(why) = majority.against(&Sum(r.checksum)) {
             r.status = Verdict::Wrong;
-            r.why = Some(format!(
-                "checksum {:016x}, and the runs do not agree on any",
-                r.checksum
-            ));
-        } else if r.checksum != right {
-            r.status = Verdict::Wrong;
-            r.why = Some(format!(
-                "checksum {:016x}, and {right:016x} with most",
-                r.checksum
-            ));
+            r.why = Some(why);
         }
     }
 }

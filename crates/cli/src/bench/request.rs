@@ -43,21 +43,10 @@ impl Load {
     /// What the process of one run is told: one worker, and nothing out of the ordinary.
     pub(crate) fn spec(&self, plan: &str, heap_bytes: usize, seed: u64) -> Spec {
         Spec {
-            workload: self.info.name.to_owned(),
-            plan: plan.to_owned(),
-            heap_bytes,
-            workers: 1,
             mutators: self.mutators,
             scale: self.scale,
             seed,
-            iterations: 1,
-            verify: false,
-            header: false,
-            ambiguous: false,
-            stress: 0,
-            nursery_bytes: 0,
-            object_bytes: 0,
-            options: Vec::new(),
+            ..Spec::new(self.info.name, plan, heap_bytes)
         }
     }
 }

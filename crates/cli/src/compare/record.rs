@@ -1,6 +1,6 @@
 //! What a comparison consists of, as its raw data have it.
 
-use crate::bench::record::Verdict;
+use crate::bench::record::{Majority, Verdict};
 use heapwright_bench::spec::Report;
 use serde::{Deserialize, Serialize};
 
@@ -137,22 +137,27 @@ impl Run {
 }
 
 impl Cell {
-    /// Runs must agree on the workload's answer: those whose checksum is not that of most are wrong.
+    /// Runs must agree on the workload's answer, as those of `heapwright bench` must.
     pub(crate) fn judge(&mut self) {
-        let mut counts: Vec<(usize, String)> = Vec::new();
-        for run in self.runs.iter().filter(|r| r.status == Verdict::Ok) {
-            match counts.iter_mut().find(|(_, sum)| *sum == run.checksum) {
-                Some((n, _)) => *n += 1,
-                None => counts.push((1, run.checksum.clone())),
-            }
-        }
-        let Some((_, right)) = counts.into_iter().max() else {
+        let ended = |r: &&Run| r.status == Verdict::Ok;
+        let sums: Vec<&str> = self
+            .runs
+            .iter()
+            .filter(ended)
+            .map(|r| r.checksum.as_str())
+            .collect();
+        let Some(majority) = Majority::of(sums) else {
             return;
         };
-        for run in self.runs.iter_mut().filter(|r| r.status == Verdict::Ok) {
-            if run.checksum != right {
+        let verdicts: Vec<Option<String>> = self
+            .runs
+            .iter()
+            .map(|r| majority.against(&r.checksum.as_str()).filter(|_| ended(&r)))
+            .collect();
+        for (run, why) in self.runs.iter_mut().zip(verdicts) {
+            if why.is_some() {
                 run.status = Verdict::Wrong;
-                run.why = Some(format!("checksum {}, and {right} with most", run.checksum));
+                run.why = why;
             }
         }
     }
@@ -203,5 +208,12 @@ mod tests {
         cell.judge();
         let verdicts: Vec<Verdict> = cell.runs.iter().map(|r| r.status).collect();
         assert_eq!(verdicts, [Verdict::Ok, Verdict::Wrong, Verdict::Ok]);
+        // Of two that differ nobody knows which is right.
+        let mut two = Cell {
+            runs: vec![run("a"), run("b")],
+            ..Cell::default()
+        };
+        two.judge();
+        assert!(two.runs.iter().all(|r| r.status == Verdict::Wrong));
     }
 }
