@@ -72,7 +72,9 @@ pub struct CollectionStats {
     pub cause: Cause,
     /// Everything was traced; else only what is young.
     pub full: bool,
-    /// When the collection began: monotonic clock.
+    /// Only began a mark that goes on while mutators run; the collection that completes it has the next number.
+    pub begins: bool,
+    /// When the collection began, which is when the others were asked to stop: monotonic clock.
     pub start_ns: u64,
     /// From the request to stop until the world ran again.
     pub pause_ns: u64,
@@ -80,13 +82,17 @@ pub struct CollectionStats {
     pub stop_ns: u64,
     /// The part of the pause that scanned roots and completed the closure.
     pub mark_ns: u64,
+    /// The part of `mark_ns` until the last root was looked at. What roots lead to is traced as it comes, so some of the closure
+    /// is in it.
+    pub roots_ns: u64,
     /// The part of the pause that processed weak references and finalizers.
     pub weak_ns: u64,
     /// The part of the pause that the verifier took (0 when it is off).
     pub verify_ns: u64,
-    /// After the pause: counting live cells and listing free blocks, heap lock held.
+    /// Counting what lives and listing free blocks: in heaps of objects a part of the pause, in heaps of words after it, with the
+    /// heap's lock held.
     pub sweep_ns: u64,
-    /// CPU time of the collecting thread from stop to the end of the sweep.
+    /// CPU time of the collecting thread from stop to the end of the sweep, and of its helpers if a listener wants details.
     pub cpu_ns: u64,
     /// Memory in use by cells before: live, dead and free ones in blocks that are in use.
     pub before_bytes: usize,
@@ -101,8 +107,16 @@ pub struct CollectionStats {
     pub allocators: usize,
     /// Blocks and large objects in use, and free memory kept for them, after the collection.
     pub heap_bytes: usize,
+    /// What the heap may take at most, in bytes; 0: no limit.
+    pub limit_bytes: usize,
+    /// What may be allocated until the next collection, roughly.
+    pub budget_bytes: usize,
     /// Copied to another place.
     pub copied_bytes: usize,
+    /// What was young and is old from now on, as far as it was copied or its plan counts it.
+    pub promoted_bytes: usize,
+    /// Objects that had to stay where they are: pinned, or an ambiguous root leads to them. 0 where nothing moves.
+    pub pinned: usize,
     /// Given back to the operating system by this collection.
     pub returned_bytes: usize,
     /// Cells that survived: those that were marked, and those in the runs of threads.
@@ -119,23 +133,160 @@ pub struct CollectionStats {
     pub violations: usize,
 }
 
-/// What happened. Delivered on the collecting thread, with the world running and the heap's lock held.
+impl CollectionStats {
+    /// `full`, `young`, or `begin` for one that only began a concurrent mark.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match (self.full, self.begins) {
+            (_, true) => "begin",
+            (true, _) => "full",
+            (false, _) => "young",
+        }
+    }
+}
+
+/// A part of a collection that several workers share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Part {
+    /// Ambiguous roots: what they lead to is held in its place.
+    Pins,
+    /// Roots, and what they lead to.
+    Closure,
+    /// Weak references, ephemerons, finalizers.
+    Weak,
+    /// Looking at all blocks.
+    Sweep,
+    /// Sliding objects together.
+    Slide,
+}
+
+impl Part {
+    /// All parts, in the order of [`Part::index`].
+    pub const ALL: [Self; 5] = [
+        Self::Pins,
+        Self::Closure,
+        Self::Weak,
+        Self::Sweep,
+        Self::Slide,
+    ];
+
+    /// A small number for tables.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word used in recordings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pins => "pins",
+            Self::Closure => "closure",
+            Self::Weak => "weak",
+            Self::Sweep => "sweep",
+            Self::Slide => "slide",
+        }
+    }
+}
+
+/// What one worker did in one part of a collection. A helper comes when there is something to do, as often as that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// The collection's number.
+    pub collection: u64,
+    /// Of what.
+    pub part: Part,
+    /// Which worker: 0 is the collecting thread.
+    pub worker: usize,
+    /// When it came first: monotonic clock, in nanoseconds.
+    pub start_ns: u64,
+    /// When it went last.
+    pub end_ns: u64,
+    /// Time from coming to going, all turns together.
+    pub busy_ns: u64,
+    /// CPU time of that.
+    pub cpu_ns: u64,
+    /// How often it came.
+    pub turns: u64,
+    /// How often it took work from another.
+    pub steals: u64,
+}
+
+/// A mutator was stopped for a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MutatorStop {
+    /// The thread, as the system numbers it, or as the runtime does.
+    pub thread: u64,
+    /// When it stopped: monotonic clock, in nanoseconds.
+    pub stopped_ns: u64,
+    /// When it ran again.
+    pub resumed_ns: u64,
+}
+
+/// What happened. Delivered on the thread that it happened to, with the world running unless it says otherwise.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A collection ended.
     Collected(&'a CollectionStats),
+    /// What a worker did in the collection whose end is told next. Only if [`Listener::wants_details`].
+    Worked(&'a WorkerStats),
+    /// A mutator was stopped and runs again. Only if [`Listener::wants_details`].
+    MutatorStopped(&'a MutatorStop),
+    /// Bytes went back to the operating system, beside a collection.
+    Returned {
+        /// When: monotonic clock, in nanoseconds.
+        at_ns: u64,
+        /// How many.
+        bytes: usize,
+    },
+    /// An allocation of that many bytes is about to fail: the heap's limit is reached, and collecting did not help.
+    OutOfMemory {
+        /// Bytes that were asked for.
+        requested: usize,
+    },
     /// The verifier found something wrong; one event for each finding, delivered with the world stopped.
     Violation(&'a Violation),
 }
 
 /// Receives a heap's events.
 ///
-/// It is called with the heap's lock held, [`Event::Violation`] with the world stopped: it must not allocate on the
-/// heap, and must not wait for a mutator.
+/// It may be called with the heap's lock held, [`Event::Violation`] with the world stopped: it must not allocate on the
+/// heap, and must not wait for a mutator. Several threads may call it at once.
+///
+/// ```
+/// use heapwright::{Event, Listener};
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// /// The longest pause so far, in nanoseconds.
+/// #[derive(Default)]
+/// struct Longest(AtomicU64);
+///
+/// impl Listener for Longest {
+///     fn event(&self, event: Event<'_>) {
+///         if let Event::Collected(stats) = event {
+///             self.0.fetch_max(stats.pause_ns, Ordering::Relaxed);
+///         }
+///     }
+/// }
+///
+/// let longest = Longest::default();
+/// longest.event(Event::Collected(&heapwright::CollectionStats {
+///     pause_ns: 7,
+///     ..Default::default()
+/// }));
+/// assert_eq!(longest.0.into_inner(), 7);
+/// ```
 pub trait Listener: Send + Sync {
     /// Called for each event.
     fn event(&self, event: Event<'_>);
+
+    /// Are [`Event::Worked`] and [`Event::MutatorStopped`] wanted, and the CPU time of all workers? Asked at each collection and each
+    /// stop. They cost some readings of clocks for each worker and mutator.
+    fn wants_details(&self) -> bool {
+        false
+    }
 }
 
 /// One thing that the verifier found wrong, with the rule that it breaks.

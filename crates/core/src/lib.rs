@@ -34,7 +34,9 @@ pub use collect::references::{
 pub use error::{
     AllocError, ForkError, FreeError, HeapError, LimitError, OptionError, PinError, ReferenceError,
 };
-pub use event::{Cause, CollectionStats, Event, Listener, Violation};
+pub use event::{
+    Cause, CollectionStats, Event, Listener, MutatorStop, Part, Violation, WorkerStats,
+};
 pub use heap::{
     Builder, Fork, Heap, HeapUsage, Limits, Measured, Mutator, PinGuard, Pinned, Scavenger,
     SizingPolicy, TypeCount, Usage, Weak, WeakMap, WordBuilder, WordHeap, WordStep, Workers,

@@ -494,7 +494,16 @@ pub const DEFAULT_NURSERY: usize = 384 << 10;
 pub const ENV_PREFIX: &str = "HEAPWRIGHT_";
 
 /// Variables with the prefix that belong to front ends, not to a heap.
-pub const FRONT_END_NAMES: &[&str] = &["log", "stats_dir", "lib", "test_stock"];
+pub const FRONT_END_NAMES: &[&str] = &[
+    "log",
+    "record",
+    "dump",
+    "profile",
+    "listen",
+    "stats_dir",
+    "lib",
+    "test_stock",
+];
 
 fn number(v: &str, low: usize, high: usize) -> Result<usize, String> {
     match v.parse::<usize>() {

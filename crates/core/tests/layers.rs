@@ -27,10 +27,12 @@ const CRATES: &[(&str, &[&str])] = &[
             "heapwright-address",
             "heapwright-os",
             "heapwright-memory",
+            "heapwright-observe",
         ],
     ),
-    ("bench", &["heapwright"]),
-    ("capi", &["heapwright"]),
+    ("observe", &["heapwright", "heapwright-os"]),
+    ("bench", &["heapwright", "heapwright-observe"]),
+    ("capi", &["heapwright", "heapwright-observe"]),
     ("book", &["heapwright"]),
     (
         "cli",
@@ -38,13 +40,14 @@ const CRATES: &[(&str, &[&str])] = &[
             "heapwright",
             "heapwright-bench",
             "heapwright-libgc",
+            "heapwright-observe",
             "heapwright-os",
         ],
     ),
 ];
 
 /// Who may say `libc`.
-const SAY_LIBC: &[&str] = &["os", "libgc", "bench", "cli"];
+const SAY_LIBC: &[&str] = &["os", "observe", "libgc", "bench", "cli"];
 
 /// Modules of the core: each uses only those before it.
 const MODULES: &[&str] = &[

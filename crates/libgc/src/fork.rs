@@ -45,6 +45,7 @@ unsafe extern "C" fn child() {
         roots::in_child();
         heap.after_fork_child();
         crate::report::after_fork();
+        crate::ears::after_fork(heap);
     }
 }
 

@@ -1,13 +1,12 @@
 //! What is told about collections, when somebody asks: a line for each, and statistics at the end.
 //!
-//! - `HEAPWRIGHT_LOG`: one line for each collection; what it may say is in [`crate::log`].
+//! - `HEAPWRIGHT_LOG`: one line for each collection; what it may say is in [`heapwright_observe::log`].
 //! - `GC_PRINT_STATS`, `GC_PRINT_VERBOSE_STATS`: the same lines go to where log messages go, which `GC_LOG_FILE` names.
 //! - `HEAPWRIGHT_STATS_DIR`: at exit, `<directory>/<process id>.json` is written. A file that cannot be written is given
 //!   up silently.
 //!
 //! Without these nothing is printed or kept but a few sums. The sums are changed with the heap's lock held.
 
-use crate::log::{self, Form, Line};
 use crate::{config, misc, state};
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
@@ -15,6 +14,8 @@ use core::fmt::Write;
 use core::sync::atomic::{AtomicI32, Ordering};
 use heapwright::{Cause, CollectionStats};
 use heapwright_memory::MappedVec;
+use heapwright_observe::line::Line;
+use heapwright_observe::log::{self, Form};
 use heapwright_os::{clock, limits, real_port};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
@@ -145,7 +146,21 @@ pub(crate) fn collected(stats: &CollectionStats) {
     let fd = LOG.load(Ordering::Relaxed);
     if fd >= 0 {
         let resident = limits::resident_bytes();
-        Line::new(stats, tally.form, tally.born_ns, resident).send(fd);
+        send(
+            fd,
+            &mut log::line(stats, tally.form, tally.born_ns, resident),
+        );
+    }
+}
+
+/// Writes a line, errno unchanged. What does not fit on a full disk is lost: the program goes on.
+fn send(fd: c_int, line: &mut Line) {
+    let bytes = line.ended();
+    // SAFETY: the calling thread's errno, which an allocation must not change; a buffer of our own.
+    unsafe {
+        let errno = *libc::__errno_location();
+        libc::write(fd, bytes.as_ptr().cast(), bytes.len());
+        *libc::__errno_location() = errno;
     }
 }
 
@@ -290,6 +305,23 @@ mod tests {
         assert_eq!(percentile(&[1, 2, 3, 4], 95), 4);
         let hundred: Vec<u64> = (1..=100).collect();
         assert_eq!(percentile(&hundred, 95), 95);
+    }
+
+    #[test]
+    fn a_full_disk_leaves_errno_alone() {
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .expect("a device of every Linux");
+        // SAFETY: this thread's errno.
+        unsafe { *libc::__errno_location() = 77 };
+        let stats = CollectionStats::default();
+        send(
+            std::os::fd::AsRawFd::as_raw_fd(&file),
+            &mut log::line(&stats, Form::ALL, 0, 0),
+        );
+        // SAFETY: as above.
+        assert_eq!(unsafe { *libc::__errno_location() }, 77);
     }
 
     #[test]

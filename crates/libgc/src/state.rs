@@ -5,7 +5,7 @@
 //! space), the call fails as if memory had run out, and the next one tries again.
 
 use crate::vm::BoehmVm;
-use crate::{config, fork, report, roots, stack, stop, threads};
+use crate::{config, ears, fork, report, roots, stack, stop, threads};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_uint, c_void};
 use core::mem::MaybeUninit;
@@ -147,12 +147,14 @@ fn build() -> Option<&'static BoehmHeap> {
         options.workers = markers.min(64);
     }
     let workers = options.most_workers();
-    let heap = BoehmHeap::builder()
+    let mut builder = BoehmHeap::builder()
         .options(options)
         .kinds(KINDS)
-        .port(real_port())
-        .build(BoehmVm::new())
-        .ok()?;
+        .port(real_port());
+    if let Some(ears) = ears::wanted() {
+        builder = builder.listener(Box::new(ears));
+    }
+    let heap = builder.build(BoehmVm::new()).ok()?;
     // SAFETY: `MAKING` is held and the heap is not ready: nobody else has a reference.
     let heap = unsafe { (*HEAP.0.get()).write(heap) };
     GC_parallel.store(
@@ -163,6 +165,7 @@ fn build() -> Option<&'static BoehmHeap> {
     stop::init();
     threads::make_exit_key();
     fork::init();
+    ears::begin(heap);
     report::init(wrong.map(|e| e.to_string()));
     Some(heap)
 }

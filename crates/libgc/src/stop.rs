@@ -30,7 +30,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use heapwright_os::{clock, futex_wait, futex_wake};
 
 /// The stop number: odd while the world is stopped or being stopped. A futex.
@@ -46,6 +46,11 @@ unsafe impl Sync for Mask {}
 
 static MASK: Mask = Mask(UnsafeCell::new(MaybeUninit::uninit()));
 static IS_MASKED: AtomicBool = AtomicBool::new(false);
+
+/// Somebody wants to know when threads stop and go on.
+static WATCHED: AtomicBool = AtomicBool::new(false);
+/// When the world started the last time, if somebody wants to know.
+static STARTED_NS: AtomicU64 = AtomicU64::new(0);
 
 static SUSPEND_SIGNAL: AtomicI32 = AtomicI32::new(libc::SIGPWR);
 static RESTART_SIGNAL: AtomicI32 = AtomicI32::new(libc::SIGXCPU);
@@ -151,6 +156,11 @@ fn park(record: &ThreadRecord, context: usize, sp: usize) {
             if record.acknowledged.load(Ordering::Relaxed) != stop {
                 record.context.store(context, Ordering::Relaxed);
                 record.stack_pointer.store(sp, Ordering::Relaxed);
+                if WATCHED.load(Ordering::Relaxed) {
+                    record
+                        .stopped_ns
+                        .store(clock::monotonic_ns(), Ordering::Relaxed);
+                }
                 record.acknowledged.store(stop, Ordering::Relaxed);
                 ACKNOWLEDGED.fetch_add(1, Ordering::Release);
                 futex_wake(&ACKNOWLEDGED, 1);
@@ -299,6 +309,9 @@ pub(crate) fn stop_world() {
 
 /// Lets them run again. Heap lock held.
 pub(crate) fn start_world() {
+    if WATCHED.load(Ordering::Relaxed) {
+        STARTED_NS.store(clock::monotonic_ns(), Ordering::Relaxed);
+    }
     let stop = STOP.fetch_add(1, Ordering::SeqCst);
     if ACKNOWLEDGED.load(Ordering::Relaxed) == 0 {
         unmask();
@@ -313,6 +326,29 @@ pub(crate) fn start_world() {
         }
     });
     unmask();
+}
+
+/// Has the times be noted at which threads stop and go on.
+pub(crate) fn watch(on: bool) {
+    WATCHED.store(on, Ordering::Relaxed);
+}
+
+/// The threads that the last stop stopped: number, when it stopped, when the world started again. Heap lock held, world running.
+pub(crate) fn each_stopped(mut visit: impl FnMut(u64, u64, u64)) {
+    // The number is even again.
+    let stop = STOP.load(Ordering::Relaxed).wrapping_sub(1);
+    threads::each(|record| {
+        let live = record.state.load(Ordering::Relaxed) == threads::LIVE;
+        if live && record.acknowledged.load(Ordering::Relaxed) == stop {
+            let thread = record.tid.load(Ordering::Relaxed).unsigned_abs();
+            let stopped_ns = record.stopped_ns.load(Ordering::Relaxed);
+            visit(
+                u64::from(thread),
+                stopped_ns,
+                STARTED_NS.load(Ordering::Relaxed),
+            );
+        }
+    });
 }
 
 /// In the child of a fork: nobody is stopped, whatever the parent did.

@@ -16,7 +16,7 @@ use crate::state::{self, BoehmHeap};
 use crate::tls;
 use core::ffi::{c_int, c_void};
 use core::ptr;
-use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use heapwright::LocalRuns;
 use heapwright_os::real_port;
 
@@ -66,6 +66,8 @@ pub struct ThreadRecord {
     pub(crate) sections: AtomicPtr<Section>,
     /// The number of the stop that it has acknowledged last.
     pub(crate) acknowledged: AtomicU32,
+    /// When it did, if somebody wants to know: monotonic clock, in nanoseconds.
+    pub(crate) stopped_ns: AtomicU64,
     /// Odd: `GC_suspend_thread` wants it to wait. Counts up with each suspension and each resumption. A futex.
     pub(crate) suspended: AtomicU32,
     /// The value of `suspended` that it waits for the end of, or waited for last; `stack_pointer` and `context` are set.

@@ -24,4 +24,4 @@ pub use machine::{Machine, Memory, Pressure};
 pub use port::Port;
 pub use reservation::Reservation;
 pub use system::{SystemPort, real_port};
-pub use thread::{at_fork, current_thread};
+pub use thread::{at_fork, current_thread, thread_number};

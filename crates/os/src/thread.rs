@@ -10,6 +10,14 @@ pub fn current_thread() -> usize {
     unsafe { libc::pthread_self() as usize }
 }
 
+/// The number by which the system and its tools know the calling thread. A system call.
+#[must_use]
+pub fn thread_number() -> u64 {
+    // SAFETY: it has no precondition.
+    let number = unsafe { libc::syscall(libc::SYS_gettid) };
+    number.unsigned_abs()
+}
+
 /// Has the C library call `before` before each fork of the process, on the thread that forks, and then `parent` and `child` in the
 /// parent and in the child. For front ends; it cannot be undone.
 ///

@@ -33,6 +33,8 @@ pub struct Worker<'p> {
     first: Option<usize>,
     /// `next` has said None.
     over: bool,
+    /// How often items were taken from another worker, in this turn.
+    steals: usize,
 }
 
 impl<'p> Worker<'p> {
@@ -43,6 +45,7 @@ impl<'p> Worker<'p> {
             index: LEADER,
             first: None,
             over: false,
+            steals: 0,
         }
     }
 
@@ -53,6 +56,7 @@ impl<'p> Worker<'p> {
             index,
             first,
             over: false,
+            steals: usize::from(first.is_some()),
         }
     }
 
@@ -105,15 +109,21 @@ impl<'p> Worker<'p> {
         if self.over {
             return None;
         }
-        let item = self.team.and_then(|team| {
+        let caught = self.team.and_then(|team| {
             if self.index == LEADER {
                 team.next_of_leader()
             } else {
                 team.catch(self.index)
             }
         });
-        self.over = item.is_none();
-        item
+        self.over = caught.is_none();
+        self.steals += usize::from(caught.as_ref().is_some_and(|c| c.stolen));
+        caught.map(|c| c.item)
+    }
+
+    /// How often this worker took items from another in this turn; a helper comes with the first.
+    pub fn steals(&self) -> usize {
+        self.steals
     }
 
     /// Whether `next` has said None.

@@ -68,6 +68,13 @@ struct Seat {
     parker: Padded<Parker>,
 }
 
+/// An item, and whether it was another worker's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caught {
+    pub(crate) item: usize,
+    pub(crate) stolen: bool,
+}
+
 /// What the workers of a pool share.
 pub(crate) struct Team {
     door: Padded<AtomicU32>,
@@ -185,10 +192,10 @@ impl Team {
     }
 
     /// An item for the leader, or None when the phase is over.
-    pub(crate) fn next_of_leader(&self) -> Option<usize> {
+    pub(crate) fn next_of_leader(&self) -> Option<Caught> {
         loop {
-            if let Some(item) = self.catch(LEADER) {
-                return Some(item);
+            if let Some(caught) = self.catch(LEADER) {
+                return Some(caught);
             }
             self.delay(LEADER);
             if self.leave() == 0 || !self.wait_to_enter() {
@@ -297,7 +304,7 @@ impl Team {
         if !self.enter() {
             return false;
         }
-        let first = self.catch(me);
+        let first = self.catch(me).map(|caught| caught.item);
         if first.is_some() {
             let job = self.job.load(Ordering::Relaxed);
             let mut worker = Worker::of(self, me, first);
@@ -375,10 +382,13 @@ impl Team {
     }
 
     /// An item for the busy worker `me`: its own, or another's.
-    pub(crate) fn catch(&self, me: usize) -> Option<usize> {
+    pub(crate) fn catch(&self, me: usize) -> Option<Caught> {
         let own = &self.seats[me].ring;
         if let Some(item) = own.take() {
-            return Some(item);
+            return Some(Caught {
+                item,
+                stolen: false,
+            });
         }
         let (before, after) = self.seats.split_at(me);
         for victim in after[1..].iter().chain(before) {
@@ -387,7 +397,7 @@ impl Team {
                 if !own.is_empty() || !victim.ring.is_empty() {
                     self.wake_one();
                 }
-                return Some(item);
+                return Some(Caught { item, stolen: true });
             }
         }
         None

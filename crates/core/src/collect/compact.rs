@@ -3,6 +3,7 @@
 use super::cycle::{COME, Pause, Share, call_helpers};
 use crate::alloc::BLOCK_BYTES;
 use crate::bugs::{Bug, is_on};
+use crate::event::Part;
 use crate::space::objects::ObjectSpace;
 use crate::space::tables::{Entry, Policy};
 use crate::vm::{RootVisitor, SlotFormat, SlotVisitor, Vm, WeakLookup, WeakVisitor};
@@ -262,7 +263,7 @@ impl<V: Vm> Pause<'_, V> {
         if self.alone {
             slide.blocks(None);
         } else {
-            let _ = self.pool.run(&slide);
+            self.run(Part::Slide, &slide);
         }
         let moved = slide.moved.into_inner();
         // All has moved: what lies behind the last object of each block is free.

@@ -7,16 +7,17 @@ use super::hashes::Hashes;
 use super::local::{Barrier, Locals};
 use super::references::{Processed, References};
 use super::trace::{Outcomes, Pins, Roots, Trace, TraceStack, Tracer};
+use super::worked::Worked;
 use crate::alloc::BLOCK_BYTES;
 use crate::bugs::{Bug, is_on};
-use crate::event::{CollectionStats, Event, Listener};
+use crate::event::{CollectionStats, Event, Listener, Part};
 use crate::options::{Evacuate, Soft};
 use crate::space::objects::{Header, ObjectSpace, ObjectStock, Swept, examine_all};
 use crate::space::tables::Policy;
 use crate::verify;
 use crate::vm::{RootVisitor, Vm, WeakLookup};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use heapwright_os::clock;
 use heapwright_work::{Phase, Pool, Worker};
 
@@ -76,6 +77,9 @@ pub struct Pause<'h, V: Vm> {
     pub(crate) locals: &'h Locals<V>,
     pub(crate) pool: &'h Pool,
     pub(crate) stacks: &'h TraceStacks,
+    /// What workers do is noted there, if `details` says so.
+    pub(crate) worked: &'h Worked,
+    pub(crate) details: bool,
     /// Objects that must not move.
     pub(crate) pinned: &'h [usize],
     /// Of objects that slide.
@@ -109,9 +113,16 @@ pub struct Pause<'h, V: Vm> {
     pub(crate) kind: Option<Kind>,
     /// What is dead was found dead: the runtime kept nothing alive in [`Pause::weak`], and nothing ran meanwhile.
     pub(crate) exact: bool,
+    /// When the last root was looked at, as far as is known.
+    pub(crate) roots_end_ns: AtomicU64,
 }
 
 impl<'h, V: Vm> Pause<'h, V> {
+    /// Runs a phase with all workers. It fails only if the runtime panicked on one of them: rule 6.
+    pub(crate) fn run<P: Phase>(&self, part: Part, phase: &P) {
+        let _ = self.worked.run(self.pool, self.details, part, phase);
+    }
+
     /// Nothing is marked any more: all will be traced.
     pub fn begin_full(&mut self) {
         self.stats.full = true;
@@ -174,6 +185,7 @@ impl<'h, V: Vm> Pause<'h, V> {
         self.stats.copied_bytes += trace.copied.into_inner();
         self.stats.workers = if self.alone { 1 } else { self.stacks.count() };
         self.stats.mark_ns += clock::monotonic_ns() - start;
+        self.stats.roots_ns += self.roots_end_ns.get_mut().saturating_sub(start);
     }
 
     pub(crate) fn new_trace(&self, kind: Kind) -> Trace<'h, V> {
@@ -192,7 +204,7 @@ impl<'h, V: Vm> Pause<'h, V> {
 
     /// Keeps pinned objects, and what ambiguous roots lead to, where they are: their blocks become blocks of `to`. A trace that
     /// moves does that by itself.
-    pub fn hold_pinned(&self, to: Policy) {
+    pub fn hold_pinned(&mut self, to: Policy) {
         for object in self.pinned {
             self.space.hold(*object, to);
         }
@@ -201,13 +213,17 @@ impl<'h, V: Vm> Pause<'h, V> {
                 pause: self,
                 parts: Share::of(self.root_parts()),
                 to,
+                found: AtomicUsize::new(0),
             };
             if self.alone {
                 phase.parts();
             } else {
-                let _ = self.pool.run(&phase);
+                self.run(Part::Pins, &phase);
             }
+            let found = phase.found.into_inner();
+            self.stats.pinned += found;
         }
+        self.stats.pinned += self.pinned.len();
     }
 
     /// How many mutators there are.
@@ -239,13 +255,12 @@ impl<'h, V: Vm> Pause<'h, V> {
 
     fn trace_as<const SHARED: bool, const MOVES: bool>(&self, trace: &Trace<'h, V>, kind: Kind) {
         if SHARED {
-            // A phase fails only if the runtime panicked in a scan on some worker, whose edges are gone then. The panic is
-            // reported by the runtime's own means; what was lost is found again from the objects in the bitmap, or not at
-            // all: rule 6.
+            // Where the runtime panics in a scan, that worker's edges are gone. The panic is reported by the runtime's own
+            // means; what was lost is found again from the objects in the bitmap, or not at all.
             if self.yields {
-                let _ = self.pool.run(&self.phase::<MOVES, true>(trace, kind));
+                self.run(Part::Closure, &self.phase::<MOVES, true>(trace, kind));
             } else {
-                let _ = self.pool.run(&self.phase::<MOVES, false>(trace, kind));
+                self.run(Part::Closure, &self.phase::<MOVES, false>(trace, kind));
             }
             if trace.stayed.load(Ordering::Relaxed) != 0 {
                 Header::<V>::new(self.space).settle();
@@ -318,11 +333,11 @@ impl<'h, V: Vm> Pause<'h, V> {
             tracer.run(None);
         } else {
             let (pause, trace) = (&*self, &trace);
-            let _ = if self.yields {
-                self.pool.run(&FinishPhase::<V, true> { pause, trace })
+            if self.yields {
+                self.run(Part::Closure, &FinishPhase::<V, true> { pause, trace });
             } else {
-                self.pool.run(&FinishPhase::<V, false> { pause, trace })
-            };
+                self.run(Part::Closure, &FinishPhase::<V, false> { pause, trace });
+            }
             if trace.pending.load(Ordering::Relaxed) != 0 {
                 // SAFETY: the phase has ended.
                 let stack = unsafe { self.stacks.stack(0) };
@@ -404,6 +419,8 @@ impl<'h, V: Vm> Pause<'h, V> {
             }
             self.roots_of(part, &mut Roots(&mut *tracer));
         }
+        self.roots_end_ns
+            .fetch_max(clock::monotonic_ns(), Ordering::Relaxed);
     }
 
     /// Weak references.
@@ -480,7 +497,7 @@ impl<'h, V: Vm> Pause<'h, V> {
         if self.alone {
             phase.parts();
         } else {
-            let _ = self.pool.run(&phase);
+            self.run(Part::Weak, &phase);
         }
     }
 
@@ -516,7 +533,7 @@ impl<'h, V: Vm> Pause<'h, V> {
         if self.alone || self.space.cells().extent() < 2 * PORTION {
             examine.portions();
         } else {
-            let _ = self.pool.run(&examine);
+            self.run(Part::Sweep, &examine);
         }
     }
 
@@ -614,6 +631,7 @@ struct PinsPhase<'p, 'h, V: Vm> {
     pause: &'p Pause<'h, V>,
     parts: Share,
     to: Policy,
+    found: AtomicUsize,
 }
 
 // SAFETY: of the pause only the runtime, the space and the mutators are used, each by its own rule.
@@ -630,6 +648,7 @@ impl<V: Vm> PinsPhase<'_, '_, V> {
         while let Some(part) = self.parts.next() {
             self.pause.roots_of(part, &mut pins);
         }
+        self.found.fetch_add(pins.found, Ordering::Relaxed);
     }
 }
 

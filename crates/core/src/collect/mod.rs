@@ -14,6 +14,7 @@ mod near;
 pub mod references;
 pub mod trace;
 pub mod words;
+pub mod worked;
 pub mod yields;
 
 pub use cycle::{Kind, Pause};

@@ -5,14 +5,15 @@
 //! hold malloc's lock.
 
 use super::marker::{MarkStack, Marker};
+use super::worked::Worked;
 use super::yields::Yields;
 use crate::alloc::{CLASSES, Run};
-use crate::event::{CollectionStats, Event, Listener};
+use crate::event::{CollectionStats, Event, Listener, Part};
 use crate::space::{MarkSweep, Stock};
 use crate::verify;
 use crate::vm::{Closure, WordVisitor, WordVm};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use heapwright_address::ObjectReference;
 use heapwright_os::clock;
 use heapwright_work::{Phase, Pool, Worker};
@@ -56,6 +57,9 @@ pub struct WordCollector<'h, V: WordVm> {
     pub(crate) central_class: fn(usize) -> usize,
     pub(crate) pool: &'h Pool,
     pub(crate) stacks: &'h MarkStacks,
+    /// What workers do is noted there, if `details` says so.
+    pub(crate) worked: &'h Worked,
+    pub(crate) details: bool,
     /// The collecting thread marks alone.
     pub(crate) alone: bool,
     pub(crate) verify: bool,
@@ -137,6 +141,7 @@ impl<V: WordVm> WordPause<'_, '_, V> {
             let mut marker = Marker::<V, false>::new(c.vm, c.space, stack);
             roots(c.vm, c.space, &mut marker);
             c.stats.root_bytes = marker.ranges();
+            c.stats.roots_ns = clock::monotonic_ns() - start;
             marker.drain();
         } else {
             let phase = ClosurePhase {
@@ -145,12 +150,17 @@ impl<V: WordVm> WordPause<'_, '_, V> {
                 stacks: c.stacks,
                 lost: AtomicBool::new(false),
                 root_bytes: AtomicUsize::new(0),
+                roots_end_ns: AtomicU64::new(start),
             };
             // A phase fails only if the runtime panicked in a scan on some worker, whose objects are gone then: mark on, alone,
             // from the roots and from all that is marked.
-            let failed = c.pool.run(&phase).is_err();
+            let failed = c
+                .worked
+                .run(c.pool, c.details, Part::Closure, &phase)
+                .is_err();
             lost = phase.lost.into_inner() || failed;
             c.stats.root_bytes = phase.root_bytes.into_inner();
+            c.stats.roots_ns = phase.roots_end_ns.into_inner() - start;
             if failed {
                 // SAFETY: the phase has ended.
                 let stack = unsafe { c.stacks.stack(0) };
@@ -225,6 +235,8 @@ struct ClosurePhase<'a, V: WordVm> {
     stacks: &'a MarkStacks,
     lost: AtomicBool,
     root_bytes: AtomicUsize,
+    /// When the roots had been looked at.
+    roots_end_ns: AtomicU64,
 }
 
 impl<V: WordVm> Phase for ClosurePhase<'_, V> {
@@ -235,6 +247,8 @@ impl<V: WordVm> Phase for ClosurePhase<'_, V> {
         if worker.index() == 0 {
             roots(self.vm, self.space, &mut marker);
             self.root_bytes.store(marker.ranges(), Ordering::Relaxed);
+            self.roots_end_ns
+                .store(clock::monotonic_ns(), Ordering::Relaxed);
         }
         marker.run(Some(worker));
         while let Some(object) = worker.next() {

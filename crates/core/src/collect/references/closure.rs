@@ -4,6 +4,7 @@ use super::Waiting;
 use super::waiting::Item;
 use crate::collect::cycle::{COME, Pause, Share, TraceStacks, call_helpers};
 use crate::collect::trace::{Trace, Tracer};
+use crate::event::Part;
 use crate::space::objects::Header;
 use crate::vm::Vm;
 use core::sync::atomic::Ordering;
@@ -74,12 +75,13 @@ impl<V: Vm> Pause<'_, V> {
             }
         }
         if !done {
-            let _ = self.pool.run(&ClosurePhase::<V, F, MOVES> {
+            let phase = ClosurePhase::<V, F, MOVES> {
                 trace,
                 stacks: self.stacks,
                 portions: Share::of(if few { 0 } else { portions }),
                 seeds: &seeds,
-            });
+            };
+            self.run(Part::Weak, &phase);
         }
         self.complete::<MOVES>(trace);
     }

@@ -4,6 +4,7 @@ use super::waiting::Item;
 use crate::bugs::{Bug, is_on};
 use crate::collect::cycle::{Pause, Share, call_helpers};
 use crate::collect::trace::Outcomes;
+use crate::event::Part;
 use crate::vm::{SlotFormat, Vm};
 use heapwright_address::{Address, ObjectReference};
 use heapwright_work::{Phase, Worker};
@@ -84,11 +85,12 @@ impl<V: Vm> Pause<'_, V> {
             return jobs.for_each(work);
         }
         list.extend(jobs.map(|job| Mutex::new(Some(job))));
-        let _ = self.pool.run(&Portions {
+        let portions = Portions {
             next: Share::of(list.len()),
             jobs: &list,
             work: &work,
-        });
+        };
+        self.run(Part::Weak, &portions);
     }
 
     /// Runs `work` on each entry of a list.

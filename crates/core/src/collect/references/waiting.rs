@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(items[2].ready().unwrap().target(), 0x1010);
         assert!(items[0].ready().is_none() && items[4].ready().is_none());
         waiting.enter(0..5);
-        assert_eq!(reached(&waiting, 0x300), []);
+        assert!(reached(&waiting, 0x300).is_empty());
         let mut found = reached(&waiting, 0x200);
         found.sort_unstable();
         assert_eq!(found, [0x1008, 0x1018]);
@@ -240,6 +240,6 @@ mod tests {
         let mut waiting = Waiting::default();
         assert!(waiting.make_room(0));
         waiting.enter(0..0);
-        assert_eq!(reached(&waiting, 0x100), []);
+        assert!(reached(&waiting, 0x100).is_empty());
     }
 }

@@ -10,6 +10,7 @@ use crate::collect::gate::Gate;
 use crate::collect::local::Locals;
 use crate::collect::references::References;
 use crate::collect::trace::TraceStack;
+use crate::collect::worked::Worked;
 use crate::collect::{Hashes, Yields};
 use crate::error::{HeapError, LimitError, OptionError};
 use crate::event::Listener;
@@ -272,6 +273,7 @@ impl Builder {
             background: Background::new(pool.marker()),
             pool,
             stacks: TraceStacks::new(stacks),
+            worked: Worked::new(workers),
             pins: Pins::default(),
             hashes: Hashes::default(),
             listener,

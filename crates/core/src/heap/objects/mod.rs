@@ -22,6 +22,7 @@ pub use references::{Weak, WeakMap};
 use crate::collect::cycle::{Pause, TraceStacks};
 use crate::collect::local::{Barrier, Local, Locals};
 use crate::collect::references::References;
+use crate::collect::worked::Worked;
 use crate::collect::{Hashes, Yields};
 use crate::error::{AllocError, HeapError, LimitError};
 use crate::event::{Cause, CollectionStats, Event, Listener};
@@ -98,6 +99,7 @@ struct Inner<V: Vm> {
     locals: Locals<V>,
     pool: Workers,
     stacks: TraceStacks,
+    worked: Worked,
     pins: Pins,
     hashes: Hashes,
     listener: Option<Box<dyn Listener>>,
@@ -327,7 +329,12 @@ impl<V: Vm> Inner<V> {
 
     /// Stops the world and runs `steps`. None: somebody else did, and it is over.
     fn pause(&self, steps: impl FnOnce() -> CollectionStats) -> Option<CollectionStats> {
-        let stats = self.stopped(steps)?;
+        let asked = clock::monotonic_ns();
+        let mut stats = self.stopped(steps)?;
+        // The steps began when all others had stopped.
+        stats.stop_ns = stats.start_ns.saturating_sub(asked);
+        stats.start_ns = asked;
+        stats.pause_ns = clock::monotonic_ns() - asked;
         self.tell(&stats);
         Some(stats)
     }
@@ -338,8 +345,16 @@ impl<V: Vm> Inner<V> {
         self.tending.wake();
         self.vm.collected(stats);
         if let Some(listener) = &self.listener {
+            if listener.wants_details() {
+                self.worked.tell(stats.number, listener.as_ref());
+            }
             listener.event(Event::Collected(stats));
         }
+    }
+
+    /// Are workers and mutators to be watched?
+    fn wants_details(&self) -> bool {
+        self.listener.as_ref().is_some_and(|l| l.wants_details())
     }
 
     /// The same, without telling anybody.
@@ -410,6 +425,8 @@ impl<V: Vm> Inner<V> {
             locals: &self.locals,
             pool: self.pool.pool(),
             stacks: &self.stacks,
+            worked: &self.worked,
+            details: self.wants_details(),
             pinned: &pinned,
             hashes: &self.hashes,
             settle_pins: &|lives| self.pins.keep(lives),
@@ -435,6 +452,7 @@ impl<V: Vm> Inner<V> {
             swept: Swept::default(),
             kind: None,
             exact: true,
+            roots_end_ns: AtomicU64::new(0),
         };
         pause.check_free();
         if begin {
@@ -469,6 +487,7 @@ impl<V: Vm> Inner<V> {
             };
         }
         drop(clocks);
+        stats.begins = begin;
         if begin {
             stats.full = false;
         } else {
@@ -485,7 +504,13 @@ impl<V: Vm> Inner<V> {
         self.references.set_now(clock::monotonic_ns());
         stats.live_bytes = self.sizing.live();
         stats.heap_bytes = after.used * PAGE;
-        stats.cpu_ns = clock::thread_cpu_ns().saturating_sub(cpu);
+        // Without a limit it is more than can be said in bytes.
+        stats.limit_bytes = self.sizing.bounds().hard().checked_mul(PAGE).unwrap_or(0);
+        stats.budget_bytes = self.sizing.limit().saturating_sub(after.used) * PAGE;
+        if !stats.full && !begin {
+            stats.promoted_bytes = stats.copied_bytes;
+        }
+        stats.cpu_ns = clock::thread_cpu_ns().saturating_sub(cpu) + self.worked.helpers_cpu_ns();
         stats.pause_ns = clock::monotonic_ns() - start;
         stats
     }
@@ -525,7 +550,11 @@ impl<V: Vm> Inner<V> {
         lost
     }
 
-    fn out_of_memory(bytes: usize) -> AllocError {
+    /// Tells that an allocation fails.
+    fn out_of_memory(&self, bytes: usize) -> AllocError {
+        if let Some(listener) = &self.listener {
+            listener.event(Event::OutOfMemory { requested: bytes });
+        }
         AllocError::OutOfMemory { requested: bytes }
     }
 

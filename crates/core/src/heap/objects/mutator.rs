@@ -11,7 +11,7 @@ use crate::alloc::{
 use crate::bugs::{Bug, is_on};
 use crate::collect::local::{Barrier, Local};
 use crate::error::{AllocError, HeapError, LimitError};
-use crate::event::{Cause, CollectionStats};
+use crate::event::{Cause, CollectionStats, Event, MutatorStop};
 use crate::plan::Allocates;
 use crate::space::ObjectSpace;
 use crate::space::objects::{LINE, MAX_BUMP, Region, is_unlogged, take_unlogged};
@@ -22,7 +22,7 @@ use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 use heapwright_address::{Address, ObjectReference};
-use heapwright_os::current_thread;
+use heapwright_os::{clock, current_thread, thread_number};
 use std::sync::Arc;
 
 /// A request that is refused without a look: no address space holds it.
@@ -485,7 +485,7 @@ impl<V: Vm> Mutator<V> {
             return if used <= inner.sizing.bounds().hard() {
                 Ok(false)
             } else {
-                Err(Inner::<V>::out_of_memory(bytes))
+                Err(inner.out_of_memory(bytes))
             };
         }
         // What a collection does not free, it frees the less if it is repeated for its sake.
@@ -516,6 +516,7 @@ impl<V: Vm> Mutator<V> {
             AllocError::OutOfMemory { requested } if self.inner().facts.collects => {
                 self.collect_as(requested, efforts)
             }
+            AllocError::OutOfMemory { requested } => Err(self.inner().out_of_memory(requested)),
             error => Err(error),
         }
     }
@@ -528,7 +529,7 @@ impl<V: Vm> Mutator<V> {
     ) -> Result<(), AllocError> {
         let inner = self.inner();
         let Some(&effort) = efforts.next() else {
-            return Err(Inner::<V>::out_of_memory(bytes));
+            return Err(inner.out_of_memory(bytes));
         };
         let (cause, effort) = match effort {
             Effort::Usual => (Cause::Budget, effort),
@@ -628,9 +629,25 @@ impl<V: Vm> Mutator<V> {
     #[inline(never)]
     fn stop(&mut self) {
         self.local().yields.point();
-        self.inner.gate.stop();
+        if self.inner.wants_details() {
+            self.stop_watched();
+        } else {
+            self.inner.gate.stop();
+        }
         self.local().yields.point();
         self.grant();
+    }
+
+    fn stop_watched(&mut self) {
+        let stopped_ns = clock::monotonic_ns();
+        self.inner.gate.stop();
+        if let Some(listener) = &self.inner.listener {
+            listener.event(Event::MutatorStopped(&MutatorStop {
+                thread: thread_number(),
+                stopped_ns,
+                resumed_ns: clock::monotonic_ns(),
+            }));
+        }
     }
 
     /// Runs `f` outside of the heap: collections do not wait for it. `f` gets no access to the mutator, and must not use

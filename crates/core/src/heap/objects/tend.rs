@@ -2,7 +2,7 @@
 
 use super::{Effort, Heap, Inner, Mutator};
 use crate::collect::local::Locals;
-use crate::event::Cause;
+use crate::event::{Cause, Event};
 use crate::heap::decay::{Scavenging, View};
 use crate::heap::scavenger::{Scavenger, Tended};
 use crate::options::Options;
@@ -211,6 +211,12 @@ impl<V: Vm> Inner<V> {
             left -= slice;
         }
         self.tending.returned.fetch_add(gone, Ordering::Relaxed);
+        if let (Some(listener), true) = (&self.listener, gone != 0) {
+            listener.event(Event::Returned {
+                at_ns: clock::monotonic_ns(),
+                bytes: gone,
+            });
+        }
         gone
     }
 

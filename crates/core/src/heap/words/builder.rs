@@ -5,6 +5,7 @@ use crate::alloc::{FAST_KINDS, Run};
 use crate::collect::Yields;
 use crate::collect::marker::MarkStack;
 use crate::collect::words::MarkStacks;
+use crate::collect::worked::Worked;
 use crate::error::HeapError;
 use crate::event::Listener;
 use crate::options::Options;
@@ -171,6 +172,7 @@ impl WordBuilder {
             options,
             central,
             pool,
+            worked: Worked::new(stacks.len()),
             stacks: MarkStacks::new(stacks),
             listener,
             disabled: AtomicUsize::new(0),

@@ -12,6 +12,7 @@ use crate::alloc::{BLOCK_BYTES, CLASSES, FAST_KINDS, LocalRuns, MAX_SMALL, Run, 
 use crate::collect::Yields;
 use crate::collect::words::MarkStacks;
 use crate::collect::words::WordCollector;
+use crate::collect::worked::Worked;
 use crate::error::{AllocError, FreeError, HeapError};
 use crate::event::{Cause, CollectionStats, Event, Listener};
 use crate::options::Options;
@@ -69,6 +70,7 @@ pub struct WordHeap<V: WordVm> {
     central: Box<[Run]>,
     pool: Pool,
     stacks: MarkStacks,
+    worked: Worked,
     listener: Option<Box<dyn Listener>>,
     disabled: AtomicUsize,
     stress: AtomicUsize,
@@ -439,6 +441,9 @@ impl<V: WordVm> WordHeap<V> {
         if result.is_err() && !collected && self.collect_locked(Cause::Limit).number != 0 {
             result = self.with_locked(|locked| take(locked, false));
         }
+        if let (Err(_), Some(listener)) = (&result, &self.listener) {
+            listener.event(Event::OutOfMemory { requested: bytes });
+        }
         self.lock.unlock();
         result
     }
@@ -567,6 +572,7 @@ impl<V: WordVm> WordHeap<V> {
             ..CollectionStats::default()
         };
         self.collections.store(stats.number, Ordering::Relaxed);
+        let details = self.listener.as_ref().is_some_and(|l| l.wants_details());
         let mut collector = WordCollector {
             vm: &self.vm,
             space: &self.space,
@@ -575,6 +581,8 @@ impl<V: WordVm> WordHeap<V> {
             central_class,
             pool: &self.pool,
             stacks: &self.stacks,
+            worked: &self.worked,
+            details,
             alone,
             verify: self.options.verify,
             yields: &self.yields,
@@ -600,9 +608,14 @@ impl<V: WordVm> WordHeap<V> {
         }
         stats.heap_bytes =
             (locked.stock.pages().used_pages() + locked.stock.pages().idle_pages()) * PAGE;
-        stats.cpu_ns = clock::thread_cpu_ns().saturating_sub(cpu);
+        stats.limit_bytes = locked.stock.max();
+        stats.budget_bytes = locked.trigger.budget();
+        stats.cpu_ns = clock::thread_cpu_ns().saturating_sub(cpu) + self.worked.helpers_cpu_ns();
         self.vm.after_start(&stats);
         if let Some(listener) = &self.listener {
+            if details {
+                self.worked.tell(stats.number, listener.as_ref());
+            }
             listener.event(Event::Collected(&stats));
         }
         stats

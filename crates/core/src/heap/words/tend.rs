@@ -7,7 +7,7 @@
 
 use super::{Locked, WordHeap};
 use crate::alloc::BLOCK_BYTES;
-use crate::event::CollectionStats;
+use crate::event::{CollectionStats, Event};
 use crate::heap::decay::{Scavenging, View};
 use crate::heap::policy::{self, Measured, SizingPolicy};
 use crate::options::{Options, SizingChoice};
@@ -213,6 +213,12 @@ impl<V: WordVm> WordHeap<V> {
             }
             gone += returned;
             left -= slice;
+        }
+        if let (Some(listener), true) = (&self.listener, gone != 0) {
+            listener.event(Event::Returned {
+                at_ns: clock::monotonic_ns(),
+                bytes: gone,
+            });
         }
         gone
     }
