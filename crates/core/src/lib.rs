@@ -27,7 +27,7 @@ pub mod stats;
 pub mod verify;
 pub mod vm;
 
-pub use alloc::{FAST_KINDS, FastPath, LocalRuns};
+pub use alloc::{FAST_KINDS, FastPath, LocalRuns, Sample, Sampler};
 pub use collect::references::{
     Cleared, Ephemeron, Finalizable, FinalizerOrder, Reference, Strength,
 };

@@ -8,12 +8,16 @@
 //! The collector never changes a run. It keeps the cells of `[cursor, limit)` alive, so a thread may be stopped between
 //! loading `cursor` and storing it.
 
+use super::sampling::Countdown;
 use super::size_class::{CLASS_COUNT, Small};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Kinds with runs in each thread: 0 to 3. Others are allocated under the heap's lock.
 pub const FAST_KINDS: usize = 4;
+
+/// In `end`, whose low bits are 0 otherwise: the run was cut.
+const CUT: usize = 1;
 
 /// One run of one class and kind.
 #[derive(Debug, Default)]
@@ -62,7 +66,23 @@ impl Run {
     /// Where the run's block ends for this class; 0 if there is no block.
     #[must_use]
     pub fn end(&self) -> usize {
-        self.end.get()
+        self.end.get() & !CUT
+    }
+
+    /// Does the run end before a cell that is to be sampled ([`super::sampling`])?
+    #[must_use]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.end.get() & CUT != 0
+    }
+
+    /// Says that it does, until the run is replaced. Owner only.
+    pub(crate) fn cut(&self) {
+        self.end.set(self.end.get() | CUT);
+    }
+
+    /// Leaves out cells at the beginning. Owner only, inside of a busy section.
+    pub(crate) fn skip_to(&self, cursor: usize) {
+        self.cursor.store(cursor, Ordering::Relaxed);
     }
 
     /// Replaces the run. Owner only, inside of a busy section.
@@ -86,6 +106,8 @@ pub struct LocalRuns {
     pub stop_wanted: AtomicU32,
     /// Bytes that runs were given since the last collection. Owner; taken by the collector while the owner is stopped.
     handed: AtomicUsize,
+    /// To the next cell that is sampled.
+    pub(crate) countdown: Countdown,
     runs: [[Run; CLASS_COUNT]; FAST_KINDS],
 }
 
@@ -103,6 +125,7 @@ impl LocalRuns {
             busy: AtomicU32::new(0),
             stop_wanted: AtomicU32::new(0),
             handed: AtomicUsize::new(0),
+            countdown: Countdown::new(),
             runs: [const { [Run::NEW; CLASS_COUNT] }; FAST_KINDS],
         }
     }

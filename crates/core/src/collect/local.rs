@@ -3,7 +3,7 @@
 use super::gate::Interrupt;
 use super::references::Registered;
 use super::yields::Yields;
-use crate::alloc::LocalRuns;
+use crate::alloc::{Countdown, LocalRuns};
 use crate::space::objects::Region;
 use crate::vm::Vm;
 use core::cell::UnsafeCell;
@@ -46,6 +46,8 @@ pub struct Local<V: Vm> {
     pub(crate) owner: usize,
     /// Its thread is inside of the heap.
     pub(crate) inside: bool,
+    /// To the next object that is sampled, in regions and in pages.
+    pub(crate) countdown: Countdown,
     /// The runtime's own.
     pub(crate) thread: V::Thread,
 }

@@ -3,6 +3,7 @@
 mod decay;
 mod objects;
 pub mod policy;
+mod sampling;
 mod scavenger;
 mod shared_lock;
 mod trigger;

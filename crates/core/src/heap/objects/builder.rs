@@ -4,7 +4,7 @@ use super::pins::Pins;
 use super::sizing::Sizing;
 use super::tend::Tending;
 use super::{Clocks, Heap, Immortals, Inner};
-use crate::alloc::BLOCK_BYTES;
+use crate::alloc::{BLOCK_BYTES, Sampler};
 use crate::collect::cycle::TraceStacks;
 use crate::collect::gate::Gate;
 use crate::collect::local::Locals;
@@ -48,6 +48,7 @@ pub struct Builder {
     options: Options,
     port: Option<Arc<dyn Port>>,
     listener: Option<Box<dyn Listener>>,
+    sampler: Option<Box<dyn Sampler>>,
     world: Option<Arc<dyn World>>,
     sizing: Option<Box<dyn SizingPolicy>>,
     machine: Machine,
@@ -82,6 +83,13 @@ impl Builder {
     #[must_use]
     pub fn listener(mut self, listener: Box<dyn Listener>) -> Self {
         self.listener = Some(listener);
+        self
+    }
+
+    /// Who hears of sampled objects.
+    #[must_use]
+    pub fn sampler(mut self, sampler: Box<dyn Sampler>) -> Self {
+        self.sampler = Some(sampler);
         self
     }
 
@@ -131,6 +139,7 @@ impl Builder {
             options,
             port,
             listener,
+            sampler,
             world,
             sizing,
             machine,
@@ -277,6 +286,7 @@ impl Builder {
             pins: Pins::default(),
             hashes: Hashes::default(),
             listener,
+            sampler,
             sizing,
             spent: Mutex::new(Clocks {
                 cpu_ns: clock::process_cpu_ns(),

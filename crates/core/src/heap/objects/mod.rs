@@ -19,6 +19,7 @@ pub use mutator::Mutator;
 pub use pins::{PinGuard, Pinned};
 pub use references::{Weak, WeakMap};
 
+use crate::alloc::{Countdown, Sampler};
 use crate::collect::cycle::{Pause, TraceStacks};
 use crate::collect::local::{Barrier, Local, Locals};
 use crate::collect::references::References;
@@ -103,6 +104,7 @@ struct Inner<V: Vm> {
     pins: Pins,
     hashes: Hashes,
     listener: Option<Box<dyn Listener>>,
+    sampler: Option<Box<dyn Sampler>>,
     sizing: Sizing,
     /// CPU time and allocation since the last full collection.
     spent: Mutex<Clocks>,
@@ -588,6 +590,7 @@ impl<V: Vm> Inner<V> {
             owner: current_thread(),
             inside: true,
             registered: Box::default(),
+            countdown: Countdown::new(),
             thread,
         }
     }

@@ -6,15 +6,17 @@ use super::tend::Wish;
 use super::{Effort, Heap, Inner, Limits};
 use crate::alloc::size_class::{CLASS_OF_GRANULES, CLASS_OF_WORDS, GRANULE_CLASS_COUNT};
 use crate::alloc::{
-    After, BLOCK_BYTES, CLASSES, Cursor, FastPath, LocalRuns, MAX_SMALL, Run, Small,
+    After, BLOCK_BYTES, CLASSES, Cursor, FastPath, LocalRuns, MAX_SMALL, Run, Sample, Sampler,
+    Small,
 };
 use crate::bugs::{Bug, is_on};
 use crate::collect::local::{Barrier, Local};
 use crate::error::{AllocError, HeapError, LimitError};
 use crate::event::{Cause, CollectionStats, Event, MutatorStop};
+use crate::heap::sampling::{self, Refill, Sampling};
 use crate::plan::Allocates;
 use crate::space::ObjectSpace;
-use crate::space::objects::{LINE, MAX_BUMP, Region, is_unlogged, take_unlogged};
+use crate::space::objects::{Extended, LINE, MAX_BUMP, Region, is_unlogged, take_unlogged};
 use crate::space::pages::PAGE;
 use crate::space::tables::{Entry, Policy};
 use crate::vm::{Metadata, SlotFormat, SlotVisitor, Vm, World};
@@ -306,17 +308,20 @@ impl<V: Vm> Mutator<V> {
         // What is larger than a line does not go from hole to hole.
         let medium = policy == Policy::Immix && bytes > LINE;
         let mut efforts = EFFORTS.iter();
+        let mut point = None;
         loop {
             let inner = self.inner();
             let local = self.local();
-            let found = take(&mut local.region, bytes);
+            let sampling = inner.sampler().map(|s| (s, &local.countdown));
+            let exact = inner.options.stress != 0;
+            let found = take(&mut local.region, bytes, exact, sampling, &mut point);
             let region = if medium {
                 &mut local.overflow
             } else {
                 &mut local.region
             };
             let found = match found {
-                None if medium => take(region, bytes),
+                None if medium => take(region, bytes, exact, sampling, &mut point),
                 found => found,
             };
             if let Some(object) = found {
@@ -326,9 +331,11 @@ impl<V: Vm> Mutator<V> {
                     local.overflow.close();
                 }
                 self.new_object(object);
+                inner.sample(bytes, point);
                 return Ok(object);
             }
             if inner.space.refill(region, bytes) {
+                withhold(region, sampling);
                 continue;
             }
             if local.interrupt.is_raised() {
@@ -340,6 +347,7 @@ impl<V: Vm> Mutator<V> {
             }
             let holes = inner.space.fill_hole(region, policy, bytes);
             if holes {
+                withhold(region, sampling);
                 local.allocated += BLOCK_BYTES as u64;
                 inner.tending.took(1);
                 continue;
@@ -356,6 +364,7 @@ impl<V: Vm> Mutator<V> {
             let hard = inner.sizing.bounds().hard();
             match inner.space.fill(region, policy, bytes, hard) {
                 Ok(()) => {
+                    withhold(region, inner.sampler().map(|s| (s, &local.countdown)));
                     local.allocated += BLOCK_BYTES as u64;
                     inner.tending.took(1);
                 }
@@ -369,16 +378,23 @@ impl<V: Vm> Mutator<V> {
         let inner = self.inner();
         self.count_for_stress();
         let mut efforts = EFFORTS.iter();
+        let mut point = None;
         loop {
             let Some(runs) = &self.local().runs else {
                 return Err(AllocError::Unsatisfiable { requested: bytes });
             };
             let run = runs.run(place.kind as usize, place.class);
             if let Some(object) = place.take(&inner.space, run) {
+                inner.sample(bytes, point);
                 return Ok(object);
             }
             let cells = inner.space.cells();
-            if cells.refill(run, place.kind, place.class) {
+            let sampling = inner.sampler().map(|s| (s, &runs.countdown));
+            let given = sampling::refill(cells, run, place.kind, place.class, sampling);
+            if let Refill::Sampled(mean) = given {
+                point = Some(mean);
+            }
+            if given != Refill::Empty {
                 if inner.space.marking() {
                     inner.space.mark_cells(run, bytes);
                 }
@@ -455,8 +471,12 @@ impl<V: Vm> Mutator<V> {
             });
             match object {
                 Ok(object) => {
-                    self.local().allocated += bytes as u64;
+                    let local = self.local();
+                    local.allocated += bytes as u64;
                     inner.tending.took(bytes / BLOCK_BYTES);
+                    if let Some(sampler) = inner.sampler() {
+                        inner.sample(bytes, local.countdown.object(sampler, bytes));
+                    }
                     return Ok(object.as_usize());
                 }
                 Err(e) => self.try_harder(e, &mut efforts)?,
@@ -874,19 +894,57 @@ impl Place {
         if fits != cursor {
             let block = (cursor - space.tables().base()) / BLOCK_BYTES * BLOCK_BYTES;
             space.forget_cells(cursor, fits, block);
-            run.set(fits, limit, run.end());
+            run.skip_to(fits);
         }
         run.bump(bytes).map(|cell| cell + self.lead)
     }
 }
 
-/// Takes `bytes` from a region, of which more may have to be zeroed.
+/// Takes `bytes` from a region, of which more may have to be zeroed. If the object is to be sampled, `point` becomes the mean
+/// distance of points.
 #[inline]
-fn take(region: &mut Region, bytes: usize) -> Option<usize> {
+fn take(
+    region: &mut Region,
+    bytes: usize,
+    exact: bool,
+    sampling: Sampling<'_>,
+    point: &mut Option<usize>,
+) -> Option<usize> {
     if let Some(object) = region.bump(bytes) {
         return Some(object);
     }
-    region.extend(bytes).then(|| region.bump(bytes)).flatten()
+    match sampling {
+        None => region.extend(bytes).then(|| region.bump(bytes)).flatten(),
+        Some(sampling) => match region.extend_sampled(bytes, exact, sampling) {
+            Extended::No => None,
+            Extended::Yes => region.bump(bytes),
+            Extended::Sampled(mean) => {
+                *point = Some(mean);
+                region.bump(bytes)
+            }
+        },
+    }
+}
+
+/// After a region was filled: its memory is handed out bit by bit where objects are sampled.
+fn withhold(region: &mut Region, sampling: Sampling<'_>) {
+    if sampling.is_some() {
+        region.withhold();
+    }
+}
+
+impl<V: Vm> Inner<V> {
+    #[inline]
+    fn sampler(&self) -> Option<&dyn Sampler> {
+        self.sampler.as_deref()
+    }
+
+    /// Tells of an object of `bytes`, if a point lies in it.
+    fn sample(&self, bytes: usize, point: Option<usize>) {
+        if let (Some(sampler), Some(mean)) = (self.sampler(), point) {
+            sampler.sample(Sample::new(bytes, mean, 0));
+        }
+    }
 }
 
 /// Takes back the memory that a mutator has not used. World stopped, or by its owner.

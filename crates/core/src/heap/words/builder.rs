@@ -1,7 +1,7 @@
 use super::super::trigger::Trigger;
 use super::{Locked, WordHeap};
 use crate::alloc::size_class::CLASS_COUNT;
-use crate::alloc::{FAST_KINDS, Run};
+use crate::alloc::{Countdown, FAST_KINDS, Run, Sampler};
 use crate::collect::Yields;
 use crate::collect::marker::MarkStack;
 use crate::collect::words::MarkStacks;
@@ -44,6 +44,7 @@ pub struct WordBuilder {
     kinds: Vec<KindTraits>,
     port: Option<Arc<dyn Port>>,
     listener: Option<Box<dyn Listener>>,
+    sampler: Option<Box<dyn Sampler>>,
 }
 
 impl core::fmt::Debug for WordBuilder {
@@ -84,6 +85,13 @@ impl WordBuilder {
         self
     }
 
+    /// Who hears of sampled objects.
+    #[must_use]
+    pub fn sampler(mut self, sampler: Box<dyn Sampler>) -> Self {
+        self.sampler = Some(sampler);
+        self
+    }
+
     /// Builds the heap. It reserves addresses and commits a few pages; threads start with the first collection that can
     /// use them.
     ///
@@ -95,6 +103,7 @@ impl WordBuilder {
             kinds,
             port,
             listener,
+            sampler,
         } = self;
         if !options.plan.serves_words() {
             return Err(HeapError::Plan {
@@ -167,6 +176,7 @@ impl WordBuilder {
                 stock,
                 trigger: Trigger::new(&options),
                 tending: super::tend::Tending::new(&options),
+                countdown: Countdown::new(),
             }),
             yields: Yields::new(options.yields, workers),
             options,
@@ -175,6 +185,7 @@ impl WordBuilder {
             worked: Worked::new(stacks.len()),
             stacks: MarkStacks::new(stacks),
             listener,
+            sampler,
             disabled: AtomicUsize::new(0),
             stress: AtomicUsize::new(0),
             helpers: AtomicBool::new(true),

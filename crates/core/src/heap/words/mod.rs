@@ -6,9 +6,12 @@ mod tend;
 pub use builder::WordBuilder;
 pub use tend::WordStep;
 
+use super::sampling::{self, Refill};
 use super::trigger::{self, Trigger};
 use crate::alloc::size_class::{CLASS_COUNT, class_of};
-use crate::alloc::{BLOCK_BYTES, CLASSES, FAST_KINDS, LocalRuns, MAX_SMALL, Run, Small};
+use crate::alloc::{
+    BLOCK_BYTES, CLASSES, Countdown, FAST_KINDS, LocalRuns, MAX_SMALL, Run, Sample, Sampler, Small,
+};
 use crate::collect::Yields;
 use crate::collect::words::MarkStacks;
 use crate::collect::words::WordCollector;
@@ -56,6 +59,8 @@ pub(super) struct Locked {
     pub(super) stock: Stock,
     pub(super) trigger: Trigger,
     tending: tend::Tending,
+    /// To the next sample of what is allocated under the lock.
+    countdown: Countdown,
 }
 
 /// A heap of one runtime. See the crate's documentation.
@@ -72,6 +77,7 @@ pub struct WordHeap<V: WordVm> {
     stacks: MarkStacks,
     worked: Worked,
     listener: Option<Box<dyn Listener>>,
+    sampler: Option<Box<dyn Sampler>>,
     disabled: AtomicUsize,
     stress: AtomicUsize,
     /// Not in a child after `fork`, before [`WordHeap::allow_helpers`].
@@ -183,20 +189,50 @@ impl<V: WordVm> WordHeap<V> {
             if let Some(cell) = run.bump(cell_bytes) {
                 return Ok(Address::new(cell));
             }
-            if self.busy(runs, || self.refill(runs, run, kind, class)) {
-                continue;
+            match self.busy(runs, || self.refill(runs, run, kind, class)) {
+                Refill::Cells => {}
+                // Outside of the busy section: to walk the stack may take locks, which a stopped thread may have.
+                Refill::Sampled(mean) => self.sample(cell_bytes, mean, kind),
+                Refill::Empty => self.take_block(runs, run, kind, class)?,
             }
-            self.take_block(runs, run, kind, class)?;
         }
     }
 
     /// Gives a thread's run the next free cells of its block. Inside of a busy section.
-    fn refill(&self, runs: &LocalRuns, run: &Run, kind: Kind, class: usize) -> bool {
-        let more = self.space.refill(run, kind.0, class);
-        if more {
+    fn refill(&self, runs: &LocalRuns, run: &Run, kind: Kind, class: usize) -> Refill {
+        let sampling = self.sampler.as_deref().map(|s| (s, &runs.countdown));
+        let given = sampling::refill(&self.space, run, kind.0, class, sampling);
+        if given != Refill::Empty {
             runs.count(run);
         }
-        more
+        given
+    }
+
+    #[cold]
+    fn sample(&self, bytes: usize, mean: usize, kind: Kind) {
+        if let Some(sampler) = &self.sampler {
+            sampler.sample(Sample::new(bytes, mean, kind.0));
+        }
+    }
+
+    /// The same for what was allocated under the lock, once that is released.
+    fn sample_central<R>(
+        &self,
+        bytes: usize,
+        kind: Kind,
+        taken: Result<(R, Option<usize>), AllocError>,
+    ) -> Result<R, AllocError> {
+        let (object, point) = taken?;
+        if let Some(mean) = point {
+            self.sample(bytes, mean, kind);
+        }
+        Ok(object)
+    }
+
+    /// Does a point lie in an object of `bytes` that was allocated under the lock? The mean distance of points, if so.
+    fn point_in(&self, locked: &Locked, bytes: usize) -> Option<usize> {
+        let sampler = self.sampler.as_deref()?;
+        locked.countdown.object(sampler, bytes)
     }
 
     /// Replaces the used-up block of a thread's run.
@@ -256,12 +292,12 @@ impl<V: WordVm> WordHeap<V> {
         };
         let bytes = CLASSES[class].bytes as usize;
         self.count_for_stress();
-        self.with_room(bytes, |locked, _| {
+        let taken = self.with_room(bytes, |locked, _| {
             loop {
                 if let Some(cell) = run.bump(bytes) {
-                    return Ok(Address::new(cell));
+                    return Ok((Address::new(cell), self.point_in(locked, bytes)));
                 }
-                if self.space.refill(run, kind.0, class) {
+                if self.space.refill(run, kind.0, class, usize::MAX) {
                     continue;
                 }
                 if run.end() != 0 {
@@ -274,7 +310,8 @@ impl<V: WordVm> WordHeap<V> {
                 let start = self.space.tables().base() + block;
                 run.set(start, start, start + CLASSES[class].used as usize);
             }
-        })
+        });
+        self.sample_central(bytes, kind, taken)
     }
 
     /// Allocates whole pages, aligned to `align` (a power of two; at least a page is given). With `first_page_only`, only
@@ -293,15 +330,18 @@ impl<V: WordVm> WordHeap<V> {
             return Err(AllocError::Unsatisfiable { requested: bytes });
         }
         self.count_for_stress();
-        self.with_room(bytes, |locked, _| {
-            locked.stock.take_large(
+        let rounded = bytes.max(1).next_multiple_of(PAGE);
+        let taken = self.with_room(bytes, |locked, _| {
+            let object = locked.stock.take_large(
                 &self.space,
                 kind.0,
                 bytes.max(1),
                 (align.max(PAGE), 0),
                 first_page_only,
-            )
-        })
+            )?;
+            Ok((object, self.point_in(locked, rounded)))
+        });
+        self.sample_central(rounded, kind, taken)
     }
 
     /// Allocates a cell whose start is a multiple of `align`, a power of two.
@@ -360,10 +400,15 @@ impl<V: WordVm> WordHeap<V> {
         let cell_bytes = CLASSES[class].bytes as usize;
         self.count_for_stress();
         loop {
+            let mut point = None;
             let cells = self.busy(runs, || {
                 let (cursor, limit) = run.cells();
-                if cursor == limit && !self.refill(runs, run, kind, class) {
-                    return 0;
+                if cursor == limit {
+                    match self.refill(runs, run, kind, class) {
+                        Refill::Cells => {}
+                        Refill::Sampled(mean) => point = Some(mean),
+                        Refill::Empty => return 0,
+                    }
                 }
                 let (cursor, limit) = run.cells();
                 let mut at = cursor;
@@ -374,11 +419,14 @@ impl<V: WordVm> WordHeap<V> {
                 }
                 // SAFETY: as above, the last cell.
                 unsafe { Address::new(at).store(0usize) };
-                run.set(limit, limit, run.end());
+                run.skip_to(limit);
                 // SAFETY: the caller's promise.
                 unsafe { result.write(cursor) };
                 (limit - cursor) / cell_bytes
             });
+            if let Some(mean) = point {
+                self.sample(cell_bytes, mean, kind);
+            }
             if cells != 0 {
                 return Ok(cells);
             }

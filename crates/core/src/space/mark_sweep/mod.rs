@@ -283,10 +283,11 @@ impl MarkSweep {
             && self.tables.bit(offset, self.parity())
     }
 
-    /// Takes the next free cells of the run's block. False if there are none: the block is used up, or there is no block.
+    /// Takes the next free cells of the run's block, up to `most` bytes but at least one cell. False if there are none: the
+    /// block is used up, or there is no block.
     ///
     /// Called by the run's owner inside of a busy section (or under the heap's lock with the collector shut out).
-    pub fn refill(&self, run: &Run, kind: u8, class: usize) -> bool {
+    pub fn refill(&self, run: &Run, kind: u8, class: usize, most: usize) -> bool {
         let end = run.end();
         if end == 0 {
             return false;
@@ -300,11 +301,7 @@ impl MarkSweep {
             run.set(end, end, end);
             return false;
         };
-        let most = if self.one_cell_runs {
-            bytes
-        } else {
-            (RUN_BYTES / bytes).max(1) * bytes
-        };
+        let most = self.most_cells(class).min(most / bytes).max(1) * bytes;
         let last = self.next_used(first, (first + most).min(end - base), parity);
         if let Some(poison) = &self.poison {
             // With the release in `Stock::free`: who freed a cell has filled it before.
@@ -321,6 +318,21 @@ impl MarkSweep {
         self.allocated.fetch_add(last - first, Ordering::Relaxed);
         run.set(base + first, base + last, end);
         true
+    }
+
+    /// How many cells a run is given at most.
+    pub(crate) fn most_cells(&self, class: usize) -> usize {
+        if self.one_cell_runs {
+            1
+        } else {
+            (RUN_BYTES / CLASSES[class].bytes as usize).max(1)
+        }
+    }
+
+    /// Is the cell behind a run free, and in the run's block? The run's owner.
+    pub(crate) fn follows(&self, run: &Run) -> bool {
+        let limit = run.cells().1;
+        limit < run.end() && !self.tables.bit(limit - self.tables.base(), self.parity())
     }
 
     /// The first cell from `from` on whose bit is clear.

@@ -38,6 +38,7 @@ pub use forward::Forward;
 pub use header::Header;
 pub(crate) use header::{is_unlogged, take_unlogged};
 pub use lines::{LINE, LINES_IN_BLOCK};
+pub(crate) use region::Extended;
 pub use region::Region;
 pub(crate) use stock::{CODE, examine_all};
 pub use stock::{ObjectStock, Swept};

@@ -1,7 +1,7 @@
 //! Regions: the memory between two addresses that one thread bumps a pointer through, and where the next one comes from.
 
 use super::{LINE, MAX_BUMP, ObjectSpace};
-use crate::alloc::BLOCK_BYTES;
+use crate::alloc::{BLOCK_BYTES, Countdown, Sampler};
 use crate::bugs::{Bug, is_on};
 use crate::error::AllocError;
 use crate::space::tables::{Entry, Policy};
@@ -22,6 +22,21 @@ pub struct Region {
     end: usize,
     /// Objects may lie in lines behind `end` that are free, in the block with this offset plus 1.
     block: usize,
+    /// Up to here memory is zero that allocations are not to have yet; below `limit`: there is none.
+    clean: usize,
+    /// Not 0: a point lies right behind `limit`, and this is the mean distance of points ([`crate::alloc::sampling`]).
+    cut: usize,
+}
+
+/// What came of an attempt to give a region more zeroed memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extended {
+    /// The object does not fit into what the region has.
+    No,
+    /// It fits, unless it has a point.
+    Yes,
+    /// It fits, and a point lies in it: the mean distance of points in bytes.
+    Sampled(usize),
 }
 
 /// Holes are looked for for objects up to this size; larger ones would find few.
@@ -63,6 +78,67 @@ impl Region {
         true
     }
 
+    /// As [`Region::extend`], up to the next object that is to be sampled, or just for it. The owner, who called
+    /// [`Region::withhold`] when the region was filled. With `exact`, only for the object at hand.
+    pub(crate) fn extend_sampled(
+        &mut self,
+        bytes: usize,
+        exact: bool,
+        (sampler, countdown): (&dyn Sampler, &Countdown),
+    ) -> Extended {
+        if self.cursor + bytes > self.end {
+            return Extended::No;
+        }
+        let need = self.cursor + bytes - self.limit;
+        if self.cut != 0 {
+            let mean = core::mem::take(&mut self.cut);
+            self.hand_out(need);
+            return Extended::Sampled(mean);
+        }
+        let left = countdown.left(sampler);
+        if left < need {
+            self.hand_out(need);
+            return Extended::Sampled(countdown.pass(sampler));
+        }
+        let ahead = if exact {
+            need
+        } else {
+            ZEROED_AHEAD
+                .max(bytes)
+                .max(self.clean.saturating_sub(self.limit))
+                .min(self.end - self.limit)
+        };
+        if left < ahead {
+            self.hand_out(left & !7);
+            self.cut = countdown.pass(sampler);
+        } else {
+            self.hand_out(ahead);
+            countdown.handed(ahead);
+        }
+        Extended::Yes
+    }
+
+    /// Moves the limit by `bytes`, which the region has.
+    fn hand_out(&mut self, bytes: usize) {
+        let limit = self.limit + bytes;
+        let from = self.clean.clamp(self.limit, limit);
+        // SAFETY: `[limit, end)` is memory of the region's owner that holds no object (`fill`).
+        unsafe {
+            core::ptr::write_bytes(
+                core::ptr::with_exposed_provenance_mut::<u8>(from),
+                0,
+                limit - from,
+            );
+        }
+        self.limit = limit;
+    }
+
+    /// Has even zeroed memory be handed out by [`Region::extend_sampled`].
+    pub(crate) fn withhold(&mut self) {
+        self.clean = self.limit;
+        self.limit = self.cursor;
+    }
+
     /// As [`Region::extend`] for a copy, which needs no zeroed memory.
     #[inline]
     pub fn extend_raw(&mut self, bytes: usize) -> bool {
@@ -96,6 +172,7 @@ impl Region {
         self.cursor = start;
         self.limit = if clean { end } else { start };
         self.end = end;
+        (self.clean, self.cut) = (0, 0);
     }
 }
 
