@@ -123,11 +123,17 @@ unsafe impl<const HEADER: bool, const AMBIGUOUS: bool> Vm for Machine<HEADER, AM
     }
 
     fn type_name(&self, id: TypeId) -> String {
-        ["object", "array", "weak box"]
-            .get(id.0 as usize)
-            .copied()
-            .unwrap_or("unknown")
-            .to_owned()
+        [
+            "object",
+            "array",
+            "weak box",
+            "reference object",
+            "ephemeron",
+        ]
+        .get(id.0 as usize)
+        .copied()
+        .unwrap_or("unknown")
+        .to_owned()
     }
 
     #[inline(always)]

@@ -38,8 +38,9 @@ pub use event::{
     Cause, CollectionStats, Event, Listener, MutatorStop, Part, Violation, WorkerStats,
 };
 pub use heap::{
-    Builder, Fork, Heap, HeapUsage, Limits, Measured, Mutator, PinGuard, Pinned, Scavenger,
-    SizingPolicy, TypeCount, Usage, Weak, WeakMap, WordBuilder, WordHeap, WordStep, Workers,
+    Builder, Fork, Frozen, Heap, HeapUsage, Limits, Living, Measured, Mutator, PinGuard, Pinned,
+    RootOrigin, Scavenger, SizingPolicy, TypeCount, Usage, Weak, WeakMap, WordBuilder, WordHeap,
+    WordRoot, WordStep, WordView, Workers,
 };
 pub use heapwright_address::{Address, ObjectReference, WildWord};
 pub use heapwright_os::{Machine, Pressure};

@@ -30,7 +30,10 @@ const CRATES: &[(&str, &[&str])] = &[
             "heapwright-observe",
         ],
     ),
-    ("observe", &["heapwright", "heapwright-os"]),
+    (
+        "observe",
+        &["heapwright", "heapwright-os", "heapwright-memory"],
+    ),
     ("bench", &["heapwright", "heapwright-observe"]),
     ("capi", &["heapwright", "heapwright-observe"]),
     ("book", &["heapwright"]),

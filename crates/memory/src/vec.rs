@@ -223,6 +223,30 @@ impl<T: Copy> MappedVec<T> {
     }
 }
 
+macro_rules! zeros {
+    ($($number:ty)*) => {$(
+        impl MappedVec<$number> {
+            /// A vector of so many zeros, whose memory is called `name`. What is not written to takes no memory.
+            ///
+            /// # Errors
+            /// If the system refuses.
+            pub fn zeros(
+                port: Arc<dyn Port>,
+                len: usize,
+                name: &'static CStr,
+            ) -> Result<Self, OsError> {
+                let mut zeros = Self::new(port, len, name)?;
+                zeros.reserve(len)?;
+                // SAFETY: committed for the first time, so it is zero, which is a number.
+                unsafe { zeros.set_len(len) };
+                Ok(zeros)
+            }
+        }
+    )*};
+}
+
+zeros!(u8 u64);
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -249,6 +273,19 @@ mod tests {
         v.clear();
         assert_eq!(v.pop(), None);
         assert!(v.is_empty());
+    }
+
+    #[test]
+    fn zeros_are_zero() {
+        let mut v = MappedVec::<u64>::zeros(real_port(), 100_000, c"test").unwrap();
+        assert!(v.len() == 100_000 && v.as_slice().iter().all(|n| *n == 0));
+        v.as_mut_slice()[99_999] = 7;
+        assert_eq!(v.pop(), Some(7));
+        assert!(
+            MappedVec::<u8>::zeros(real_port(), 0, c"test")
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]

@@ -7,9 +7,11 @@
 //!
 //! - [`log`]: one line for each collection, for people and scripts. `docs/observing.md` has its grammar.
 //! - [`record`]: everything, as JSON, a line for each event. The `heapwright` command makes reports, timelines and summaries of it.
+//! - [`dump`]: the heap itself, for the tools that open heap dumps.
 
 #![forbid(unsafe_code)]
 
+pub mod dump;
 pub mod line;
 pub mod log;
 pub mod record;

@@ -11,9 +11,10 @@ mod words;
 mod workers;
 
 pub use objects::{
-    Builder, Fork, Heap, HeapUsage, Limits, Mutator, PinGuard, Pinned, TypeCount, Weak, WeakMap,
+    Builder, Fork, Frozen, Heap, HeapUsage, Limits, Living, Mutator, PinGuard, Pinned, RootOrigin,
+    TypeCount, Weak, WeakMap,
 };
 pub use policy::{Measured, SizingPolicy};
 pub use scavenger::Scavenger;
-pub use words::{Usage, WordBuilder, WordHeap, WordStep};
+pub use words::{Usage, WordBuilder, WordHeap, WordRoot, WordStep, WordView};
 pub use workers::Workers;

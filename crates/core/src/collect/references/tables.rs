@@ -241,6 +241,33 @@ impl References {
         self.lock().each(slots, visit);
     }
 
+    /// Reports each object that is kept if others live, after these; 0 among them is none. World stopped.
+    pub(crate) fn kept<S: SlotFormat>(&self, slots: S, visit: &mut dyn FnMut([usize; 2], usize)) {
+        let tables = self.lock();
+        // SAFETY: slots of holders that live (the promise of who registered them); the world is stopped.
+        let load = |at: usize| unsafe { slots.load(Address::new(at)) };
+        let load = |at: usize| load(at).map_or(0, |o| o.to_address().as_usize());
+        for entry in &tables.references[Strength::Soft as usize].list {
+            match entry {
+                Entry::Object { holder, slot, .. } if holder & !FLAGS != 0 => {
+                    let holder = holder & !FLAGS;
+                    visit([holder, 0], load(holder + *slot as usize));
+                }
+                Entry::Cell(Some(cell)) => visit([0, 0], cell.target.load(Ordering::Relaxed)),
+                _ => {}
+            }
+        }
+        for pair in tables.ephemerons.list.iter().filter(|p| p.holder != 0) {
+            let at = |slot: u32| load(pair.holder + slot as usize);
+            if at(pair.key) != 0 {
+                visit([pair.holder, at(pair.key)], at(pair.value));
+            }
+        }
+        for map in &tables.maps {
+            map.lock().each(|key, value| visit([key, 0], value));
+        }
+    }
+
     /// What soft references count time by, in milliseconds.
     pub(crate) fn now(&self) -> u64 {
         self.now.load(Ordering::Relaxed)

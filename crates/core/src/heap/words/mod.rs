@@ -2,9 +2,11 @@
 
 pub(in crate::heap) mod builder;
 mod tend;
+mod view;
 
 pub use builder::WordBuilder;
 pub use tend::WordStep;
+pub use view::{WordRoot, WordView};
 
 use super::sampling::{self, Refill};
 use super::trigger::{self, Trigger};

@@ -1,0 +1,254 @@
+//! A look at the whole heap: its objects, what they refer to, and what keeps them, with the world stopped.
+//!
+//! For heap dumps and other inspections. Nothing is moved, marked or freed; what lives is for the one who looks to find out, from the
+//! roots on.
+
+use super::{Inner, Mutator, mutator};
+use crate::vm::{RootVisitor, SlotFormat, SlotVisitor, Vm, WeakLookup, WeakVisitor};
+use heapwright_address::{Address, ObjectReference, WildWord};
+use std::sync::PoisonError;
+
+/// What keeps an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RootOrigin {
+    /// A mutator: [`Vm::thread_roots`].
+    Thread,
+    /// The runtime, beside its threads: [`Vm::roots`], [`Vm::roots_of`].
+    Runtime,
+    /// It lives as long as the heap: [`Mutator::alloc_immortal`].
+    Immortal,
+    /// It waits to be finalized, or for the runtime to hear that a reference was cleared.
+    Queued,
+}
+
+/// What somebody who looks for what lives knows so far: see [`Frozen::kept`].
+pub trait Living {
+    /// Was the object found to live?
+    fn lives(&self, object: ObjectReference) -> bool;
+    /// It lives: by what others keep, not by a field or a root.
+    fn keep(&mut self, object: ObjectReference);
+}
+
+/// A heap whose world is stopped. See [`Mutator::freeze`].
+pub struct Frozen<'h, V: Vm> {
+    inner: &'h Inner<V>,
+}
+
+impl<V: Vm> core::fmt::Debug for Frozen<'_, V> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Frozen").finish_non_exhaustive()
+    }
+}
+
+impl<V: Vm> Mutator<V> {
+    /// Stops the world, runs `look`, and lets the world go on. A safepoint. `look` neither allocates nor uses a mutator of this heap;
+    /// how long it takes is how long all mutators are stopped.
+    pub fn freeze<R>(&mut self, look: impl FnOnce(&mut Frozen<'_, V>) -> R) -> R {
+        let mut look = Some(look);
+        let inner = self.inner();
+        loop {
+            let seen = inner.stopped(|| {
+                // SAFETY: called by the one who closed the gate.
+                unsafe {
+                    inner.locals.each(|local| {
+                        mutator::retire_runs(&inner.space, local);
+                        inner.references.adopt(&mut local.registered);
+                    });
+                }
+                look.take().map(|look| look(&mut Frozen { inner }))
+            });
+            // Where somebody else stopped the world first, that is over, and it is tried again.
+            if let Some(Some(result)) = seen {
+                return result;
+            }
+        }
+    }
+}
+
+impl<V: Vm> Frozen<'_, V> {
+    /// The runtime.
+    #[must_use]
+    pub fn vm(&self) -> &V {
+        &self.inner.vm
+    }
+
+    /// Where objects are, as of now: the first address and how many bytes. Both are multiples of 32 KiB.
+    #[must_use]
+    pub fn range(&self) -> (Address, usize) {
+        let space = &self.inner.space;
+        (Address::new(space.tables().base()), space.cells().extent())
+    }
+
+    /// Visits every object in the order of addresses, also those that died since the last collection: what their fields refer to may be
+    /// gone. False if the heap does not know them all, which needs [`Vm::OBJECT_MAP`], and nothing was visited.
+    pub fn for_each_object(&mut self, visit: &mut dyn FnMut(ObjectReference)) -> bool {
+        if V::OBJECT_MAP {
+            self.inner.space.for_each_object(visit);
+        }
+        V::OBJECT_MAP
+    }
+
+    /// Visits what keeps objects, from outside of the heap. An object may be visited several times.
+    pub fn roots(&mut self, visit: &mut dyn FnMut(RootOrigin, ObjectReference)) {
+        let inner = self.inner;
+        let mut roots = Roots {
+            inner,
+            origin: RootOrigin::Thread,
+            visit,
+        };
+        // SAFETY: the world is stopped by the calling thread, which nobody else visits mutators with: only `freeze` makes a `Frozen`,
+        // and this borrows it exclusively.
+        unsafe {
+            inner
+                .locals
+                .each(|local| inner.vm.thread_roots(&mut local.thread, &mut roots));
+        }
+        roots.origin = RootOrigin::Runtime;
+        inner.vm.roots(&mut roots);
+        for part in 0..inner.vm.root_parts() {
+            inner.vm.roots_of(part, &mut roots);
+        }
+        roots.origin = RootOrigin::Immortal;
+        let immortals = inner
+            .immortals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for object in &immortals.all {
+            roots.report(*object);
+        }
+        drop(immortals);
+        roots.origin = RootOrigin::Queued;
+        inner.references.roots(false, &mut roots);
+    }
+
+    /// Reports what is kept because other objects live, without a field that [`Vm::scan`] reports: the values of ephemerons and of
+    /// entries of weak maps, what soft references refer to, and what the runtime's own weak tables keep. Who looks for what lives asks
+    /// again until nothing is added.
+    pub fn kept(&mut self, living: &mut dyn Living) {
+        let inner = self.inner;
+        let reference = |a: usize| ObjectReference::from_address(Address::new(a));
+        inner
+            .references
+            .kept(inner.vm.slots(), &mut |conditions, object| {
+                let lives = |a: &usize| reference(*a).is_none_or(|o| living.lives(o));
+                let object = reference(object).filter(|o| inner.has(o.to_address().as_usize()));
+                if let Some(object) = object
+                    && conditions.iter().all(lives)
+                    && !living.lives(object)
+                {
+                    living.keep(object);
+                }
+            });
+        if V::WEAK_TABLES {
+            inner.vm.weak_tables(&mut Tables(living));
+        }
+    }
+
+    /// How many fields of an object hold a reference or nothing.
+    #[must_use]
+    pub fn fields(&self, object: ObjectReference) -> usize {
+        struct Count(usize);
+        impl SlotVisitor for Count {
+            fn slot(&mut self, _: Address) {
+                self.0 += 1;
+            }
+            fn slots(&mut self, _: Address, count: usize) {
+                self.0 += count;
+            }
+        }
+        let mut count = Count(0);
+        self.inner.vm.scan(object, &mut count);
+        count.0
+    }
+
+    /// Visits what the fields of an object refer to, in the order in which [`Vm::scan`] reports them; `None`: nothing. A reference that
+    /// leads out of the heap counts as nothing.
+    pub fn references(
+        &self,
+        object: ObjectReference,
+        visit: &mut dyn FnMut(Option<ObjectReference>),
+    ) {
+        struct Fields<'f, V: Vm> {
+            inner: &'f Inner<V>,
+            visit: &'f mut dyn FnMut(Option<ObjectReference>),
+        }
+        impl<V: Vm> SlotVisitor for Fields<'_, V> {
+            fn slot(&mut self, slot: Address) {
+                // SAFETY: a field that the runtime reported of an object (Vm rule 2).
+                let target = unsafe { self.inner.vm.slots().load(slot) };
+                (self.visit)(target.filter(|t| self.inner.has(t.to_address().as_usize())));
+            }
+            fn slots(&mut self, first: Address, count: usize) {
+                for index in 0..count {
+                    self.slot(first.add(index * V::Slots::BYTES));
+                }
+            }
+        }
+        let inner = self.inner;
+        inner.vm.scan(object, &mut Fields { inner, visit });
+    }
+}
+
+impl<V: Vm> Inner<V> {
+    /// May an object be there?
+    fn has(&self, address: usize) -> bool {
+        address.is_multiple_of(8) && self.space.in_use(address)
+    }
+}
+
+struct Roots<'r, V: Vm> {
+    inner: &'r Inner<V>,
+    origin: RootOrigin,
+    visit: &'r mut dyn FnMut(RootOrigin, ObjectReference),
+}
+
+impl<V: Vm> Roots<'_, V> {
+    fn report(&mut self, address: usize) {
+        if self.inner.has(address)
+            && let Some(object) = ObjectReference::from_address(Address::new(address))
+        {
+            (self.visit)(self.origin, object);
+        }
+    }
+}
+
+impl<V: Vm> RootVisitor for Roots<'_, V> {
+    fn slot(&mut self, slot: Address) {
+        // SAFETY: a root that the runtime reported (Vm rule 3).
+        self.report(unsafe { slot.load::<usize>() });
+    }
+
+    fn slots(&mut self, first: Address, count: usize) {
+        for index in 0..count {
+            RootVisitor::slot(self, first.add(index * 8));
+        }
+    }
+
+    fn pinned(&mut self, object: ObjectReference) {
+        self.report(object.to_address().as_usize());
+    }
+
+    fn ambiguous(&mut self, word: WildWord) {
+        let space = &self.inner.space;
+        if let Some(object) = space.object_around(word.bits(), |o| self.inner.vm.size(o)) {
+            self.pinned(object);
+        }
+    }
+}
+
+struct Tables<'l>(&'l mut dyn Living);
+
+impl WeakLookup for Tables<'_> {
+    fn get(&self, object: ObjectReference) -> Option<ObjectReference> {
+        self.0.lives(object).then_some(object)
+    }
+}
+
+impl WeakVisitor for Tables<'_> {
+    fn keep(&mut self, object: ObjectReference) -> ObjectReference {
+        if !self.0.lives(object) {
+            self.0.keep(object);
+        }
+        object
+    }
+}

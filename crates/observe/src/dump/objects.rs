@@ -1,0 +1,92 @@
+//! The dump of a heap of objects.
+
+use super::graph::reference;
+use super::{DumpError, DumpFile, Extent, Format, Node, RootKind, Source, Written, write};
+use heapwright::{Frozen, Living, Mutator, RootOrigin, TypeId, Vm};
+use std::path::Path;
+
+/// A [`heapwright::Heap`] whose world is stopped: [`heapwright::Mutator::freeze`].
+#[derive(Debug)]
+pub struct Objects<'f, 'h, V: Vm>(&'f mut Frozen<'h, V>);
+
+impl<'f, 'h, V: Vm> Objects<'f, 'h, V> {
+    /// To dump it.
+    #[must_use]
+    pub fn new(frozen: &'f mut Frozen<'h, V>) -> Self {
+        Self(frozen)
+    }
+}
+
+impl<V: Vm> Source for Objects<'_, '_, V> {
+    fn range(&self) -> (usize, usize) {
+        let (base, bytes) = self.0.range();
+        (base.as_usize(), bytes)
+    }
+
+    fn roots(&mut self, visit: &mut dyn FnMut(RootKind, usize)) {
+        self.0.roots(&mut |origin, object| {
+            let kind = match origin {
+                RootOrigin::Thread => RootKind::Thread,
+                RootOrigin::Runtime => RootKind::Runtime,
+                RootOrigin::Immortal => RootKind::Permanent,
+                RootOrigin::Queued => RootKind::Queued,
+            };
+            visit(kind, object.to_address().as_usize());
+        });
+    }
+
+    fn all(&mut self, visit: &mut dyn FnMut(usize)) -> bool {
+        self.0
+            .for_each_object(&mut |object| visit(object.to_address().as_usize()))
+    }
+
+    fn kept(&mut self, living: &mut dyn Living) {
+        self.0.kept(living);
+    }
+
+    fn node(&self, object: usize) -> Node {
+        let vm = self.0.vm();
+        reference(object).map_or(
+            Node {
+                type_id: 0,
+                bytes: 0,
+                references: 0,
+            },
+            |o| Node {
+                type_id: vm.type_of(o).0,
+                bytes: vm.size(o),
+                references: self.0.fields(o),
+            },
+        )
+    }
+
+    fn references(&self, object: usize, visit: &mut dyn FnMut(usize)) {
+        if let Some(object) = reference(object) {
+            self.0.references(object, &mut |target| {
+                visit(target.map_or(0, |t| t.to_address().as_usize()));
+            });
+        }
+    }
+
+    fn type_name(&self, type_id: u32, put: &mut dyn FnMut(&str)) {
+        put(&self.0.vm().type_name(TypeId(type_id)));
+    }
+}
+
+/// Dumps a heap to a file, in the format that the file's name says; `%p` in it is the process's number. A safepoint: the world is stopped
+/// until the dump is written. The file has its name when it is whole; if there is an error, there is none.
+///
+/// # Errors
+/// As [`write`], and if the name says no format.
+pub fn dump_heap<V: Vm>(
+    mutator: &mut Mutator<V>,
+    path: &Path,
+    extent: Extent,
+) -> Result<Written, DumpError> {
+    let format = Format::of(path)?;
+    let mut file = DumpFile::create(path)?;
+    let written =
+        mutator.freeze(|frozen| write(&mut Objects::new(frozen), extent, format, file.file()))?;
+    file.finish()?;
+    Ok(written)
+}
