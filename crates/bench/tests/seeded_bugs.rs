@@ -5,11 +5,15 @@
 #![cfg(seeded_bugs)]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
+#[path = "../../core/tests/copies/mod.rs"]
+mod copies;
+#[path = "../../core/tests/lists/mod.rs"]
+mod lists;
 mod released;
 
 use heapwright::bugs::{self, Bug};
 use heapwright::plan;
-use heapwright::{Heap, Options};
+use heapwright::{Heap, Options, PlanName};
 use heapwright_bench::fuzz;
 use heapwright_bench::oracle::Oracle;
 use heapwright_bench::spec::{Spec, Status};
@@ -176,7 +180,16 @@ fn spec(workload: &str, plan: &str, heap_bytes: usize, settings: &Settings) -> S
     }
 }
 
+/// The hard limit, while workers copy.
+fn copies_within_the_limit() {
+    for plan in [PlanName::SemiSpace, PlanName::GenImmix, PlanName::Immix] {
+        let (peak, _) = copies::peak(plan, "4", 1 << 20, 4);
+        assert!(peak <= 1 << 20, "{plan}: {peak}");
+    }
+}
+
 fn plain(shift: u64) {
+    copies_within_the_limit();
     unfinished_blocks::<false>();
     unfinished_blocks::<true>();
     many_slide(&[]);

@@ -157,6 +157,8 @@ bugs! {
     ReturnedNotGone,
     /// The hard limit is not looked at when a block is taken.
     HardLimitPassed,
+    /// Nor is it when objects are copied.
+    CopiesNotLimited,
     /// External memory makes no collection due.
     ExternalForgotten,
     /// A heap is taken for quiet though mutators are inside.

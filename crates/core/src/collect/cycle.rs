@@ -102,6 +102,8 @@ pub struct Pause<'h, V: Vm> {
     pub(crate) listener: Option<&'h dyn Listener>,
     /// Pages that may be in use.
     pub(crate) limit: usize,
+    /// Pages that may be in use while objects are copied: the hard limit, unless more were in use when it was lowered.
+    pub(crate) most: usize,
     /// The option `evacuate`.
     pub(crate) evacuate: Evacuate,
     /// The option `yields` is on.
@@ -193,6 +195,7 @@ impl<'h, V: Vm> Pause<'h, V> {
             vm: self.vm,
             space: self.space,
             to: kind.to,
+            most: self.most,
             unlog: kind.unlog,
             copied: AtomicUsize::new(0),
             stayed: AtomicUsize::new(0),

@@ -101,6 +101,8 @@ pub struct Trace<'a, V: Vm> {
     pub(crate) space: &'a ObjectSpace,
     /// What blocks are that objects are copied to, and what those become that cannot be emptied.
     pub(crate) to: Policy,
+    /// Pages that may be in use: an object for whose copy there is no block within this many stays where it is.
+    pub(crate) most: usize,
     /// Objects that are reached are old from now on, and the write barrier is to see writes to them.
     pub(crate) unlog: bool,
     /// Bytes that were copied.
@@ -490,7 +492,12 @@ impl<'a, V: Vm, const SHARED: bool, const MOVES: bool, const YIELDS: bool, const
     #[cold]
     #[inline(never)]
     fn more_room(&mut self, bytes: usize) -> Option<usize> {
-        let (space, to) = (self.trace.space, self.trace.to);
+        let (space, to, most) = (self.trace.space, self.trace.to, self.trace.most);
+        let most = if is_on(Bug::CopiesNotLimited) {
+            usize::MAX
+        } else {
+            most
+        };
         let stack = &mut *self.stack;
         // What is larger than a line does not go from hole to hole.
         let region = if to == Policy::Immix && bytes > crate::space::objects::LINE {
@@ -508,7 +515,7 @@ impl<'a, V: Vm, const SHARED: bool, const MOVES: bool, const YIELDS: bool, const
             {
                 continue;
             }
-            if bytes > BLOCK_BYTES || space.fill(region, to, bytes, usize::MAX).is_err() {
+            if bytes > BLOCK_BYTES || space.fill(region, to, bytes, most).is_err() {
                 return None;
             }
         }

@@ -2,7 +2,7 @@
 //! generational garbage collection and fast allocation", 1989).
 #![forbid(unsafe_code)]
 
-use super::{Allocates, Facts, Plan, Usage};
+use super::{Allocates, Facts, Plan, Usage, for_copies};
 use crate::collect::{Barrier, Kind, Pause};
 use crate::options::PlanName;
 use crate::space::Policy;
@@ -13,7 +13,7 @@ pub(super) struct GenCopy;
 
 /// All that is young may live, and all that is old.
 const fn reserve(usage: &Usage) -> usize {
-    usage.copy + usage.nursery
+    for_copies(usage.copy + usage.nursery, usage)
 }
 
 impl Plan for GenCopy {

@@ -17,9 +17,11 @@ mod sticky_immix;
 mod sticky_mark_sweep;
 pub mod words;
 
+use crate::alloc::BLOCK_BYTES;
 use crate::collect::{Barrier, Pause};
 use crate::options::PlanName;
 use crate::space::Policy;
+use crate::space::pages::PAGE;
 use crate::vm::Vm;
 
 /// Where small objects are allocated.
@@ -92,6 +94,8 @@ impl Facts {
 pub struct Usage {
     /// That may be in use.
     pub limit: usize,
+    /// How many workers collect a heap of this size.
+    pub workers: usize,
     /// In use.
     pub used: usize,
     /// Of objects that move at each full collection.
@@ -116,6 +120,13 @@ pub trait Plan {
 
     /// One collection, world stopped. `minor`: a collection of the young is enough, where the plan has such.
     fn collect<V: Vm>(pause: &mut Pause<'_, V>, minor: bool);
+}
+
+/// For copies into blocks that hold nothing else: all of `pages` may live, and each worker has a block that it does not fill.
+const fn for_copies(pages: usize, usage: &Usage) -> usize {
+    let begun = usage.workers * (BLOCK_BYTES / PAGE);
+    // No more blocks are begun than there are objects to copy.
+    pages + if begun < pages { begun } else { pages }
 }
 
 /// A plan that copies nothing needs no free pages.

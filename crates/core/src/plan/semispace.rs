@@ -5,7 +5,7 @@
 //! reached (Bartlett, "Compacting garbage collection with ambiguous roots", 1988), until the next collection.
 #![forbid(unsafe_code)]
 
-use super::{Allocates, Facts, Plan, Usage};
+use super::{Allocates, Facts, Plan, Usage, for_copies};
 use crate::collect::{Barrier, Kind, Pause};
 use crate::options::PlanName;
 use crate::space::Policy;
@@ -16,7 +16,7 @@ pub(super) struct SemiSpace;
 
 /// All that was allocated may live.
 const fn reserve(usage: &Usage) -> usize {
-    usage.copy
+    for_copies(usage.copy, usage)
 }
 
 impl Plan for SemiSpace {

@@ -118,6 +118,8 @@ fn mark<V: Vm>(inner: &Arc<Inner<V>>) {
             vm: &inner.vm,
             space: &inner.space,
             to: Policy::Immix,
+            // It copies nothing.
+            most: 0,
             unlog: false,
             copied: AtomicUsize::new(0),
             stayed: AtomicUsize::new(0),

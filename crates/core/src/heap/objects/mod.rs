@@ -278,6 +278,17 @@ impl<V: Vm> Inner<V> {
             .saturating_add((self.facts.reserve)(usage))
     }
 
+    /// Pages that may be in use in a collection, before anything is freed: the hard limit. Where that was lowered below what is in
+    /// use, as the system's may be, what the plan reserves comes on top: else nothing could be copied, and less would be freed.
+    fn most_while_copying(&self, before: &plan::Usage) -> usize {
+        let hard = self.sizing.bounds().hard();
+        if before.used <= hard {
+            hard
+        } else {
+            self.needed(before, 0)
+        }
+    }
+
     fn set_limits(&self, limits: Limits) -> Result<(), LimitError> {
         let reserved = self.needed(&self.page_usage(), 0);
         self.sizing.bounds().ask(limits, reserved)?;
@@ -310,10 +321,19 @@ impl<V: Vm> Inner<V> {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many workers trace a heap with so many pages in use.
+    fn workers(&self, used: usize) -> usize {
+        match self.options.workers {
+            0 if used < ALONE_BELOW => 1,
+            _ => self.stacks.count(),
+        }
+    }
+
     fn page_usage(&self) -> plan::Usage {
         let limit = self.sizing.limit();
         self.space.with(|stock| plan::Usage {
             limit,
+            workers: self.workers(stock.used_pages()),
             used: stock.used_pages(),
             copy: stock.pages_of(Policy::Copy),
             nursery: stock.pages_of(Policy::Nursery),
@@ -421,8 +441,7 @@ impl<V: Vm> Inner<V> {
         let mut immortals = self.immortals();
         let young = if full || begin { 0 } else { immortals.old };
         immortals.old = immortals.all.len();
-        let small = self.options.workers == 0 && before.used < ALONE_BELOW;
-        let alone = small || self.stacks.count() == 1 || self.pool.pool().start().is_err();
+        let alone = self.workers(before.used) == 1 || self.pool.pool().start().is_err();
         let mut pause = Pause {
             vm: &self.vm,
             space: &self.space,
@@ -443,6 +462,7 @@ impl<V: Vm> Inner<V> {
             verify: self.options.verify,
             listener: self.listener.as_deref(),
             limit: before.limit,
+            most: self.most_while_copying(&before),
             evacuate: self.options.evacuate,
             yields: self.yields.is_on(),
             emergency: effort == Effort::Emergency,

@@ -409,6 +409,7 @@ mod tests {
         };
         let usage = |used| Usage {
             limit: 1000,
+            workers: 1,
             used,
             copy: 0,
             nursery: 0,
