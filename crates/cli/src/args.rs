@@ -3,6 +3,7 @@
 use crate::bench::args::{Bench, Child};
 use crate::bench::child::SUBCOMMAND;
 use crate::compare::args::Compare;
+use crate::dump::Dump;
 use crate::refusal::Refusal;
 use clap::{Args, Parser, Subcommand};
 use heapwright::Options;
@@ -37,6 +38,8 @@ Examples:
   heapwright run -- guile program.scm
   heapwright run --summary --workers 2 -- ./program 18
   heapwright run --log=gc.log --plan marksweep -- crystal build app.cr
+  heapwright run --dump heap.hprof -- ./program
+  heapwright run --dump-on oom=heap-%p.heapsnapshot --max 64m -- ./program
   heapwright run --option growth=50 --verify -- ./program";
 
 const INSTALL_EXAMPLES: &str = "\
@@ -137,6 +140,8 @@ pub(crate) struct Run {
     /// The summary as one line of JSON, on stderr
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) dump: Dump,
     /// Run the program even if it does not seem to use libgc (it may load it later)
     #[arg(long)]
     pub(crate) force: bool,

@@ -1,6 +1,7 @@
 //! Starts the program with our library under it: becomes it where nothing is to be said afterwards, else waits for it.
 
 use crate::args::{Log, Run};
+use crate::dump::Dumps;
 use crate::library::{self, Library};
 use crate::loader::LIBGC;
 use crate::program::{self, Program};
@@ -24,6 +25,7 @@ use std::time::Instant;
 pub(crate) fn run(run: &Run) -> Result<ExitCode, Refusal> {
     let log = run.log()?;
     let settings = run.heap_options()?;
+    let dumps = run.dump.dumps()?;
     check_environment()?;
     let Some((name, arguments)) = run.command.split_first() else {
         return Err(Refusal::usage("no program is named"));
@@ -42,8 +44,9 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode, Refusal> {
         Some(Log::File(file)) => command.env(format!("{ENV_PREFIX}LOG"), file),
         None => &mut command,
     };
-    if log.is_some() || run.summary || run.json {
-        supervise(command, run, name)
+    command.envs(dumps.variable());
+    if dumps.at_exit() || log.is_some() || run.summary || run.json {
+        supervise(command, run, name, &dumps)
     } else {
         Err(failed(name, &command.exec()))
     }
@@ -100,7 +103,12 @@ fn failed(name: &OsStr, error: &io::Error) -> Refusal {
 }
 
 /// Starts the program, passes signals on, waits, and says what happened.
-fn supervise(mut command: Command, run: &Run, name: &OsStr) -> Result<ExitCode, Refusal> {
+fn supervise(
+    mut command: Command,
+    run: &Run,
+    name: &OsStr,
+    dumps: &Dumps,
+) -> Result<ExitCode, Refusal> {
     let stats = StatsDirectory::new()
         .map_err(|e| Refusal::ours(format!("no directory for statistics can be made: {e}")))?;
     command.env(format!("{ENV_PREFIX}STATS_DIR"), stats.path());
@@ -127,7 +135,11 @@ fn supervise(mut command: Command, run: &Run, name: &OsStr) -> Result<ExitCode, 
         .map_err(|e| Refusal::ours(format!("cannot wait for {}: {e}", name.to_string_lossy())))?;
     let outcome = Outcome::collect(&stats, name, child.id(), status, started.elapsed());
     drop(stats);
-    outcome.report(run.json, run.log()?.as_ref(), run.summary);
+    dumps.report(child.id());
+    let log = run.log()?;
+    if log.is_some() || run.summary || run.json {
+        outcome.report(run.json, log.as_ref(), run.summary);
+    }
     Ok(end_like(status))
 }
 

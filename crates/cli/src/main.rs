@@ -14,6 +14,7 @@
 mod args;
 mod bench;
 mod compare;
+mod dump;
 mod elf;
 mod install;
 mod install_c;

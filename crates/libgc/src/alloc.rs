@@ -64,6 +64,7 @@ fn finish(result: Option<Address>, bytes: usize) -> *mut c_void {
 /// throw.
 #[cold]
 pub(crate) fn oom(bytes: usize) -> *mut c_void {
+    crate::dump::out_of_memory();
     // SAFETY: the client's function, called as the interface says.
     GC_oom_fn
         .get()

@@ -41,6 +41,7 @@ pub mod callback;
 pub mod config;
 pub mod debug;
 pub mod disclaim;
+pub mod dump;
 mod ears;
 pub mod finalize;
 pub mod fork;

@@ -44,13 +44,13 @@ pub(crate) fn collected(stats: &CollectionStats) {
         return;
     }
     WORK.store(1, Ordering::Release);
-    if start() {
+    if start("heapwright-return", live) {
         PROCESS.store(process, Ordering::Relaxed);
     }
 }
 
-/// Starts the thread, which begins with all signals blocked.
-fn start() -> bool {
+/// Starts a thread of the library's own, which begins with all signals blocked.
+pub(crate) fn start(name: &str, live: fn()) -> bool {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     let mut old = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: writes the set.
@@ -60,7 +60,7 @@ fn start() -> bool {
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr()) } == 0;
     let started = blocked
         && thread::Builder::new()
-            .name(String::from("heapwright-return"))
+            .name(String::from(name))
             .stack_size(256 << 10)
             .spawn(live)
             .is_ok();

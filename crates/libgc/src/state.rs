@@ -130,6 +130,7 @@ fn make() -> Option<&'static BoehmHeap> {
         READY.store(1, Ordering::Release);
         config::init(heap);
         publish_bounds(heap);
+        crate::dump::init();
         let _ = threads::attach(heap, None);
         Some(heap)
     });

@@ -15,10 +15,12 @@ mod hprof;
 mod numbering;
 mod objects;
 mod out;
+mod request;
 mod words;
 
 pub use file::{DumpFile, expand};
 pub use objects::{Objects, dump_heap};
+pub use request::{Request, When, WrongRequest};
 pub use words::{Cells, KindName};
 
 use core::fmt;
