@@ -73,7 +73,17 @@ typedef enum {
    An error of the library's own. Please report it.
    */
   HW_INTERNAL = 9,
+  /*
+   Not while a collection calls: by a callback of one.
+   */
+  HW_IN_COLLECTION = 10,
 } hw_status;
+
+/*
+ A heap that is ready for a fork: its world is stopped, and nobody but the thread that made it ready holds a lock of it. Given back by
+ hw_fork_parent or hw_fork_child.
+ */
+typedef struct hw_fork hw_fork;
 
 /*
  A heap. All its functions may be called by any thread. It is freed, with all its memory, when it was given to hw_heap_free and the
@@ -261,6 +271,11 @@ typedef struct {
    With the option verify: something is wrong, in one sentence. World stopped.
    */
   void (*violation)(void *user, const char *what, hw_object object, size_t word);
+  /*
+   In the child of a fork: does the mutator of another thread, which was outside of the heap, stay attached? thread is what it
+   attached with. Null: none does.
+   */
+  bool (*stays_after_fork)(void *user, void *thread);
 } hw_vm;
 
 /*
@@ -431,6 +446,43 @@ typedef struct {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/*
+ Makes a heap ready for a fork by the calling thread, which has no mutator of it inside (hw_outside): stops the world, as for a collection.
+ Until hw_fork_parent or hw_fork_child the thread does nothing with the library but make other heaps ready, and fork. Each heap that the
+ child is to use has to be made ready, all before the fork. Fit for a handler of pthread_atfork. Stored to *out; on failure that is null.
+
+ HW_IN_COLLECTION: by a callback of a collection. The fork may go on, but its child must not use the heap.
+ */
+hw_status hw_heap_prepare_fork(hw_heap *heap,
+                               hw_fork **out);
+
+/*
+ As hw_heap_prepare_fork, by a thread whose mutator is inside. A safepoint.
+ */
+hw_status hw_prepare_fork(hw_mutator *mutator, hw_fork **out);
+
+/*
+ Lets a heap that was made ready go on, in the parent, or where the fork failed. By the thread that made it ready; that is a safepoint if its
+ mutator is inside. HW_GONE if it was called before.
+ */
+hw_status hw_fork_parent(hw_fork *fork);
+
+/*
+ Lets a heap that was made ready go on, in the child. There, the mutators of other threads are gone, unless they were outside of the heap and
+ the callback stays_after_fork wants them: they may be detached, and not be used. Workers start again when there is work.
+ */
+hw_status hw_fork_child(hw_fork *fork);
+
+/*
+ Forks with one heap: makes it ready, calls fork() (as of unistd.h: 0 in the child, negative if it failed), and lets the heap go on. What that
+ gave is stored to *pid; -1 if it was not called. A safepoint. HW_SYSTEM: it failed, and errno says why.
+
+ As hw_prepare_fork otherwise.
+ */
+hw_status hw_fork_with(hw_mutator *mutator,
+                       int (*fork)(void),
+                       int *pid);
 
 /*
  The interface that this library has: HW_ABI_VERSION of its own header.

@@ -1,12 +1,13 @@
 //! Heaps: made, asked, limited, freed.
 
+use crate::mutator::MUTATORS;
 use crate::options::hw_options;
 use crate::status::{Done, Failure, given, given_mut, guard, hw_status, hw_status::*};
 use crate::vm::{CVm, Findings, HW_ABI_VERSION, HW_OBJECT_MAP, hw_object, hw_vm, reference};
 use core::ptr;
 use heapwright::{Heap, Limits, ObjectReference, WildWord};
-use std::collections::HashSet;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A heap. All its functions may be called by any thread. It is freed, with all its memory, when it was given to [`hw_heap_free`] and the
 /// last of its mutators has detached.
@@ -31,16 +32,33 @@ macro_rules! on_heap {
 }
 
 /// Handles that are there: one that is given twice, or never was, is found out without looking at what it points to.
-pub(crate) struct Handles(LazyLock<Mutex<HashSet<usize>>>);
+///
+/// Nobody waits for anything else with its lock; who forks holds it.
+pub(crate) struct Handles(Mutex<BTreeSet<usize>>);
+
+/// The locks of all handles, for a fork.
+#[derive(Debug)]
+pub(crate) struct HandlesHeld(
+    #[allow(dead_code, reason = "held until it is dropped")]
+    [MutexGuard<'static, BTreeSet<usize>>; 2],
+);
 
 impl Handles {
     pub(crate) const fn new() -> Self {
-        Self(LazyLock::new(Mutex::default))
+        Self(Mutex::new(BTreeSet::new()))
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds the locks of all handles.
+    pub(crate) fn hold_all() -> HandlesHeld {
+        HandlesHeld([HEAPS.all(), MUTATORS.all()])
     }
 
     pub(crate) fn add<T>(&self, handle: *mut T) -> *mut T {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(handle.expose_provenance());
+        self.all().insert(handle.expose_provenance());
         handle
     }
 
@@ -49,8 +67,7 @@ impl Handles {
         if handle.is_null() {
             return Err(Failure::null(what));
         }
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.remove(&handle.addr()) {
+        if self.all().remove(&handle.addr()) {
             Ok(())
         } else {
             Err(Failure(
@@ -70,12 +87,12 @@ pub extern "C" fn hw_abi_version() -> u32 {
 }
 
 fn check(vm: *const hw_vm) -> Result<hw_vm, Failure> {
+    if vm.is_null() {
+        return Err(Failure::null("vm"));
+    }
     // SAFETY: the header's rules for pointers: at least the first two fields are there in every version.
-    let (size, version) = unsafe {
-        let vm = given(vm, "vm")?;
-        (vm.struct_size, vm.abi_version)
-    };
-    if version != HW_ABI_VERSION || size < size_of::<hw_vm>() {
+    let (size, version) = unsafe { ((*vm).struct_size, (*vm).abi_version) };
+    if version != HW_ABI_VERSION || size < hw_vm::FIRST_SIZE {
         return Err(Failure(
             HW_VERSION,
             format!(
@@ -85,8 +102,7 @@ fn check(vm: *const hw_vm) -> Result<hw_vm, Failure> {
             ),
         ));
     }
-    // SAFETY: it is a whole table.
-    let vm = unsafe { *vm };
+    let vm = hw_vm::of(vm, size);
     for (is_there, name) in [
         (vm.size.is_some(), "size"),
         (vm.scan.is_some(), "scan"),

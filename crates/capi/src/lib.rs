@@ -15,6 +15,7 @@
     reason = "rules for pointers are the same for all functions and stand on top of the header"
 )]
 
+mod fork;
 mod heap;
 mod mutator;
 mod observe;
@@ -23,6 +24,7 @@ mod references;
 mod status;
 mod vm;
 
+pub use fork::*;
 pub use heap::*;
 pub use mutator::*;
 pub use observe::*;

@@ -107,7 +107,7 @@ impl hw_fast_path {
 }
 
 static NO_HEADER: usize = 0;
-static MUTATORS: Handles = Handles::new();
+pub(crate) static MUTATORS: Handles = Handles::new();
 
 /// Attaches the calling thread. `thread` is the runtime's own, for `thread_roots`. The thread is inside of the heap from now on: it must reach
 /// safepoints, or others wait for it. The mutator is stored to `*out`; on failure that is null.

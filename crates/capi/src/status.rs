@@ -2,7 +2,9 @@
 
 use core::cell::RefCell;
 use core::ffi::{CStr, c_char};
-use heapwright::{AllocError, HeapError, LimitError, OptionError, PinError, ReferenceError};
+use heapwright::{
+    AllocError, ForkError, HeapError, LimitError, OptionError, PinError, ReferenceError,
+};
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -30,6 +32,8 @@ pub enum hw_status {
     HW_UNSUPPORTED = 8,
     /// An error of the library's own. Please report it.
     HW_INTERNAL = 9,
+    /// Not while a collection calls: by a callback of one.
+    HW_IN_COLLECTION = 10,
 }
 use hw_status::*;
 
@@ -63,6 +67,7 @@ macro_rules! failure {
 failure!(
     OptionError => |_| HW_BAD_OPTION,
     LimitError => |_| HW_INVALID,
+    ForkError => |_| HW_IN_COLLECTION,
     PinError => |_| HW_NOT_PINNED,
     ReferenceError => |e| match e {
         ReferenceError::NoMemory => HW_OUT_OF_MEMORY,
@@ -139,7 +144,7 @@ pub extern "C" fn hw_last_error() -> *const c_char {
 /// A status in a few words, such as "out of memory".
 #[unsafe(no_mangle)]
 pub extern "C" fn hw_status_name(status: u32) -> *const c_char {
-    const NAMES: [&CStr; 10] = [
+    const NAMES: [&CStr; 11] = [
         c"ok",
         c"out of memory",
         c"invalid",
@@ -150,6 +155,7 @@ pub extern "C" fn hw_status_name(status: u32) -> *const c_char {
         c"gone",
         c"unsupported",
         c"internal error",
+        c"in a collection",
     ];
     let name = usize::try_from(status).ok().and_then(|n| NAMES.get(n));
     name.copied().unwrap_or(c"unknown").as_ptr()

@@ -93,6 +93,24 @@ pub struct hw_vm {
     pub violation: Option<
         extern "C" fn(user: *mut c_void, what: *const c_char, object: hw_object, word: usize),
     >,
+    /// In the child of a fork: does the mutator of another thread, which was outside of the heap, stay attached? `thread` is what it
+    /// attached with. Null: none does.
+    pub stays_after_fork: Option<extern "C" fn(user: *mut c_void, thread: *mut c_void) -> bool>,
+}
+
+impl hw_vm {
+    /// Bytes of the first table that had this version of the interface. What came later stands behind it, and is null where it is missing.
+    pub(crate) const FIRST_SIZE: usize = core::mem::offset_of!(Self, stays_after_fork);
+
+    /// A copy of a program's table of `size` bytes, at least [`Self::FIRST_SIZE`].
+    pub(crate) fn of(table: *const Self, size: usize) -> Self {
+        // SAFETY: all bits zero is a table: numbers, a null pointer, and callbacks that are not there.
+        let mut vm = unsafe { core::mem::zeroed::<Self>() };
+        let bytes = size.min(size_of::<Self>());
+        // SAFETY: the program's table has that many bytes, by its own word.
+        unsafe { core::ptr::copy_nonoverlapping(table.cast::<u8>(), (&raw mut vm).cast(), bytes) };
+        vm
+    }
 }
 
 /// What a thread attached with.
@@ -233,6 +251,12 @@ unsafe impl<const MAP: bool> Vm for CVm<MAP> {
                 .into_owned(),
             None => format!("type {}", id.0),
         }
+    }
+
+    fn stays_after_fork(&self, thread: &ThreadData) -> bool {
+        self.0
+            .stays_after_fork
+            .is_some_and(|stays| stays(self.0.user, thread.0))
     }
 
     fn collected(&self, stats: &CollectionStats) {

@@ -101,6 +101,18 @@ fn wrong_uses_have_their_answers() {
     }
 }
 
+/// Forks from a mutator and by handlers of the C library, with threads that allocate and handles that come and go; wrong uses.
+#[test]
+fn a_program_forks_and_the_child_has_a_working_heap() {
+    for program in programs("tests/fork.c", "fork") {
+        let done = run(&mut Command::new(program));
+        assert_eq!(
+            String::from_utf8_lossy(&done.stdout),
+            "0 failures, 0 broken heaps\n"
+        );
+    }
+}
+
 /// What the example prints for each of its two heaps.
 const VALUES: [&str; 7] = [
     "<closure>",
