@@ -60,6 +60,11 @@ fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
             spec.object_bytes
         },
     };
+    if let Some(path) = &spec.dump {
+        heap.vm().dump().ask(path);
+        // The hook is the heap's first.
+        let _ = heap.on_out_of_memory(|mutator, _| crate::dump::take(mutator));
+    }
     let runtime = Embedded(heap);
     let mut report = Report::default();
     let (start, before) = (Instant::now(), usage());
@@ -101,6 +106,14 @@ fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
     if violations != 0 {
         report.status = Status::Failed;
         report.why = Some(format!("the verifier found {violations} violations"));
+    }
+    match runtime.0.vm().dump().taken() {
+        Some(Ok(dumped)) => report.dump = Some(dumped),
+        Some(Err(why)) => {
+            report.status = Status::Failed;
+            report.why = Some(why);
+        }
+        None => {}
     }
     report
 }

@@ -113,6 +113,11 @@ pub trait Thread {
     /// Cuts the shadow stack back to a height.
     fn truncate(&mut self, height: usize);
 
+    /// The workload is done: as [`Thread::truncate`]. What the stack held until now is what a heap dump shows.
+    fn finish(&mut self, height: usize) {
+        self.truncate(height);
+    }
+
     /// A safepoint: the thread may be stopped here. To be called at least once in each loop that does not allocate.
     fn poll(&mut self);
 

@@ -36,6 +36,9 @@ pub struct Spec {
     pub nursery_bytes: usize,
     /// The size of an object in bytes, for workloads that can have it chosen; 0: their own.
     pub object_bytes: usize,
+    /// Where a heap dump is to be written, of the end of the workload or of the moment when memory runs out.
+    #[serde(default)]
+    pub dump: Option<std::path::PathBuf>,
     /// Further options of the heap: names and values.
     #[serde(default)]
     pub options: Vec<(String, String)>,
@@ -60,6 +63,7 @@ impl Spec {
             stress: 0,
             nursery_bytes: 0,
             object_bytes: 0,
+            dump: None,
             options: Vec::new(),
         }
     }
@@ -78,6 +82,21 @@ pub enum Status {
     Refused,
     /// Anything else.
     Failed,
+}
+
+/// A heap dump.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Dumped {
+    /// Objects in it.
+    pub objects: u64,
+    /// Their bytes in the heap.
+    pub object_bytes: u64,
+    /// References between them.
+    pub references: u64,
+    /// The file's bytes.
+    pub file_bytes: u64,
+    /// Milliseconds that it took, with the world stopped.
+    pub took_ms: f64,
 }
 
 /// What came of a run.
@@ -113,6 +132,9 @@ pub struct Report {
     pub operation_ns: Option<[u64; 4]>,
     /// What the verifier found.
     pub violations: u64,
+    /// The heap dump that was asked for.
+    #[serde(default)]
+    pub dump: Option<Dumped>,
 }
 
 impl Report {

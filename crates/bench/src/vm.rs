@@ -48,6 +48,7 @@ pub struct Machine<const HEADER: bool, const AMBIGUOUS: bool> {
     weak: [Mutex<Vec<ObjectReference>>; WEAK_PARTS],
     pauses: Mutex<Vec<u64>>,
     violations: AtomicU64,
+    dump: crate::dump::Wish,
 }
 
 /// A thread of the machine: its shadow stack.
@@ -193,6 +194,11 @@ unsafe impl<const HEADER: bool, const AMBIGUOUS: bool> Vm for Machine<HEADER, AM
 }
 
 impl<const HEADER: bool, const AMBIGUOUS: bool> Machine<HEADER, AMBIGUOUS> {
+    /// The heap dump that is wished for.
+    pub(crate) fn dump(&self) -> &crate::dump::Wish {
+        &self.dump
+    }
+
     /// The pauses so far, in nanoseconds, and what the verifier found.
     #[must_use]
     pub fn record(&self) -> (Vec<u64>, u64) {
@@ -390,6 +396,11 @@ impl<const HEADER: bool, const AMBIGUOUS: bool> Thread for EmbeddedThread<HEADER
     #[inline(always)]
     fn truncate(&mut self, height: usize) {
         self.0.thread().words().truncate(height);
+    }
+
+    fn finish(&mut self, height: usize) {
+        crate::dump::take(&mut self.0);
+        self.truncate(height);
     }
 
     #[inline(always)]

@@ -44,6 +44,7 @@ fn spec(plan: &PlanInfo, workload: &str, heap: usize) -> Spec {
         stress: 0,
         nursery_bytes: 0,
         object_bytes: 0,
+        dump: None,
         options: Vec::new(),
     }
 }

@@ -5,7 +5,7 @@
 mod dumps;
 
 use dumps::{Census, Hprof, size_in_tools, snapshot};
-use heapwright::{Heap, ObjectReference, Options, Strength, plan};
+use heapwright::{Heap, Mutator, ObjectReference, Options, Strength, plan};
 use heapwright_bench::runtime::{Root, Runtime, Thread};
 use heapwright_bench::vm::{Embedded, EmbeddedThread, Machine};
 use heapwright_observe::dump::{
@@ -13,6 +13,7 @@ use heapwright_observe::dump::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 fn runtime<const HEADER: bool, const MAPPED: bool>(plan: &str) -> Embedded<HEADER, MAPPED> {
     let mut options = Options::default();
@@ -37,25 +38,25 @@ fn fill<T: Thread<Ref = ObjectReference>>(t: &mut T) {
             .wrapping_add(1);
         (random >> 33) as usize % below
     };
-    let table = t.array(1500).unwrap();
+    let table = t.array(800).unwrap();
     let table = t.push(Some(table));
-    for index in 0..6000 {
+    for index in 0..3000 {
         let object = match next(40) {
             0 => t.array(next(200)).unwrap(),
-            1 => t.bytes(next(1500)).unwrap(),
+            1 => t.bytes(next(800)).unwrap(),
             2 => t.bytes(40_000 + next(9000)).unwrap(),
             3 => t.object(40 + next(9), next(90)).unwrap(),
             4 => t.weak(Root(0)).unwrap(),
             _ => t.object(next(5), next(60)).unwrap(),
         };
         for field in 0..t.references(object) {
-            let target = t.get(t.root(table).unwrap(), next(1500));
+            let target = t.get(t.root(table).unwrap(), next(800));
             if next(4) != 0 {
                 t.set(object, field, target);
             }
         }
         let all = t.root(table).unwrap();
-        t.set(all, (index * 7 + next(3)) % 1500, Some(object));
+        t.set(all, (index * 7 + next(3)) % 800, Some(object));
     }
     t.collect();
 }
@@ -101,7 +102,7 @@ fn check_reachable<const H: bool, const M: bool>(plan: &str) {
     let mut t = runtime.attach().unwrap();
     fill(&mut t);
     let wanted = reachable(&t);
-    assert!(wanted.len() > 1000, "{}", wanted.len());
+    assert!(wanted.len() > 600, "{}", wanted.len());
     let hprof = Hprof::parse(&dump(&mut t, Extent::Reachable, Format::Hprof));
     let found: BTreeSet<u64> = hprof.objects.keys().copied().collect();
     assert_eq!(found, wanted.keys().copied().collect(), "{plan}");
@@ -298,4 +299,62 @@ fn what_soft_references_and_ephemerons_keep_is_in_the_dump() {
     assert_eq!(sizes, [16, 112, 120, 128, 136]);
     assert_eq!(hprof.census()["ephemeron"].0, 3);
     assert_eq!(hprof.reachable().len(), hprof.objects.len());
+}
+
+#[test]
+fn before_memory_runs_out_the_hook_sees_what_filled_it() {
+    for plan in plan::ALL {
+        let mut options = Options::default();
+        options.set("plan", plan.name).unwrap();
+        options.set("max", "4m").unwrap();
+        let heap = Heap::<Machine<false, false>>::builder()
+            .options(options)
+            .build(Machine::default())
+            .unwrap();
+        let dumps = Arc::new(Mutex::new(Vec::new()));
+        let to = Arc::clone(&dumps);
+        let dump_it = move |mutator: &mut Mutator<Machine<false, false>>, bytes: usize| {
+            // What it allocates fails, and does not call it again.
+            assert!(bytes == 48 || bytes > 100_000, "{bytes}");
+            let refused = mutator.alloc(1 << 20);
+            assert!(refused.is_err());
+            let mut dump = Vec::new();
+            mutator
+                .freeze(|f| {
+                    write(
+                        &mut Objects::new(f),
+                        Extent::Reachable,
+                        Format::Hprof,
+                        &mut dump,
+                    )
+                })
+                .unwrap();
+            to.lock().unwrap().push(dump);
+        };
+        assert!(heap.on_out_of_memory(dump_it));
+        assert!(!heap.on_out_of_memory(|_, _| panic!("the second")));
+        let runtime = Embedded(heap);
+        let mut t = runtime.attach().unwrap();
+        let list = t.push(None);
+        let mut length = 0;
+        while let Ok(node) = t.object(1, 32) {
+            let next = t.root(list);
+            t.set(node, 0, next);
+            t.set_root(list, Some(node));
+            length += 1;
+        }
+        assert!(t.bytes(8 << 20).is_err());
+        let taken = dumps.lock().unwrap();
+        assert_eq!(taken.len(), 2, "{}", plan.name);
+        for dump in &*taken {
+            let hprof = Hprof::parse(dump);
+            assert_eq!(hprof.objects.len(), length, "{}", plan.name);
+        }
+        assert!(length > 500, "{}: {length}", plan.name);
+        // The heap goes on.
+        t.truncate(0);
+        if plan.name != "nogc" {
+            assert!(t.object(1, 32).is_ok(), "{}", plan.name);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use crate::refusal::Refusal;
 use clap::Args;
 use heapwright::options::ENV_PREFIX;
-use heapwright_observe::dump::{DumpFile, Request, When, expand};
+use heapwright_observe::dump::{DumpFile, Format, Request, When, expand};
 use std::env;
 use std::fs;
 use std::io::{self, Write};
@@ -74,6 +74,21 @@ impl Dump {
             requests,
         })
     }
+}
+
+/// Sees that the dump of a run of `bench` can be written.
+pub(crate) fn check_run(file: &Path, runs: usize) -> Result<(), Refusal> {
+    let wrong = |e: String| Refusal::usage(format!("--dump {}: {e}", file.display()));
+    if runs != 1 {
+        return Err(wrong(format!(
+            "one run can have a dump, and these are {runs}: name one workload, one --plan and one --heap"
+        )));
+    }
+    let format = Format::of(file).map(drop);
+    format.map_err(|e| wrong(e.to_string()))?;
+    // It is removed again.
+    let created = DumpFile::create(file).map(drop);
+    created.map_err(|e| wrong(format!("it cannot be written: {e}")))
 }
 
 /// Sees that the file can be written, and makes its name absolute: the program may change its directory.

@@ -250,3 +250,51 @@ fn what_cannot_be_written_is_said_before_the_program_runs() {
         .unwrap();
     check_refused(&environment, 2, &["HEAPWRIGHT_DUMP", ".hprof"]);
 }
+
+fn bench(arguments: &str) -> Output {
+    let mut command = clean();
+    command.arg("bench").args(arguments.split_whitespace());
+    command.output().unwrap()
+}
+
+#[test]
+fn a_workload_has_its_heap_dumped_at_its_end_and_when_it_is_full() {
+    let directory = directory("bench");
+    let file = directory.join("end.hprof");
+    let line = format!(
+        "gcbench --plan immix --heap 64m --scale 0.05 --dump {}",
+        file.display()
+    );
+    let done = bench(&line);
+    assert!(done.status.success(), "{}", err(&done));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("heap dump: "));
+    let hprof = Hprof::parse(&read(&file));
+    // The tree that lives to the end, and the array of numbers.
+    assert!(hprof.objects.len() > 1000, "{}", hprof.objects.len());
+    assert_eq!(hprof.reachable().len(), hprof.objects.len());
+
+    let file = directory.join("full.heapsnapshot");
+    let line = format!(
+        "list --plan semispace --heap 2m --json --dump {}",
+        file.display()
+    );
+    let done = bench(&line);
+    assert!(done.status.success(), "{}", err(&done));
+    let record: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(record["status"], "out-of-memory");
+    let (census, ..) = snapshot(&read(&file));
+    let objects: usize = census.values().map(|c| c.0).sum();
+    assert_eq!(record["dump"]["objects"], objects);
+    assert!(objects > 1000);
+
+    let two = format!("gcbench --dump {}", file.display());
+    check_refused(&bench(&two), 2, &["one run", "--plan"]);
+    let nowhere = "gcbench --plan immix --heap 64m --dump /no/where.hprof";
+    check_refused(
+        &bench(nowhere),
+        2,
+        &["/no/where.hprof", "cannot be written"],
+    );
+    let wrong = "gcbench --plan immix --heap 64m --dump x.dump";
+    check_refused(&bench(wrong), 2, &["x.dump", ".heapsnapshot"]);
+}

@@ -50,7 +50,7 @@ pub(super) fn run<T: Thread>(t: &mut T, settings: &Settings) -> Result<Outcome, 
         let tree = at(t, long_lived)?;
         dispose(t, tree);
     }
-    t.truncate(bottom);
+    t.finish(bottom);
     Ok(Outcome {
         checksum: sum.finish(),
         allocated_bytes: nodes * 16,

@@ -133,7 +133,7 @@ pub(super) fn run<T: Thread>(t: &mut T, settings: &Settings) -> Result<Outcome, 
     }
     let bytes = table.bytes();
     table.dispose(t)?;
-    t.truncate(bottom);
+    t.finish(bottom);
     Ok(Outcome {
         checksum: sum.finish(),
         allocated_bytes: number * (FIELDS * 8 + RAW) as u64 + bytes,

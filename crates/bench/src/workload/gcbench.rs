@@ -78,7 +78,7 @@ pub(super) fn run<T: Thread>(t: &mut T, settings: &Settings, base: u32) -> Resul
         let array = at(t, array)?;
         t.dispose(array);
     }
-    t.truncate(bottom);
+    t.finish(bottom);
     Ok(Outcome {
         checksum: sum.finish(),
         allocated_bytes: nodes * NODE_BYTES + elements as u64 * 8,

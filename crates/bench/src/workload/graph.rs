@@ -75,7 +75,7 @@ pub(super) fn run<T: Thread>(
 
     let (objects, bytes) = (nodes + table.objects(), table.bytes());
     table.dispose(t)?;
-    t.truncate(bottom);
+    t.finish(bottom);
     Ok(Outcome {
         checksum: sum.finish(),
         allocated_bytes: (nodes * FIELDS * 8) as u64 + bytes,

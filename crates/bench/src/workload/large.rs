@@ -56,7 +56,7 @@ pub(super) fn run<T: Thread>(t: &mut T, settings: &Settings) -> Result<Outcome, 
         let object = at(t, Root(bottom + place))?;
         finish(t, object, &mut sum);
     }
-    t.truncate(bottom);
+    t.finish(bottom);
     Ok(Outcome {
         checksum: sum.finish(),
         allocated_bytes,

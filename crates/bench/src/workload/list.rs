@@ -48,7 +48,7 @@ pub(super) fn run<T: Thread>(t: &mut T, settings: &Settings) -> Result<Outcome, 
             t.dispose(this);
         }
     }
-    t.truncate(head.0);
+    t.finish(head.0);
     Ok(Outcome {
         checksum: sum.finish(),
         allocated_bytes: count as u64 * 16,

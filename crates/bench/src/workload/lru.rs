@@ -255,7 +255,7 @@ pub(super) fn run<T: Thread>(t: &mut T, settings: &Settings) -> Result<Outcome, 
     sum.add(found);
     let allocated_bytes = cache.allocated_bytes + (ENTRY_REFERENCES * 8 + ENTRY_RAW) as u64;
     cache.dispose(t)?;
-    t.truncate(bottom);
+    t.finish(bottom);
     Ok(Outcome {
         checksum: sum.finish(),
         allocated_bytes,

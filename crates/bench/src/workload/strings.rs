@@ -201,7 +201,7 @@ pub(super) fn run<T: Thread>(t: &mut T, settings: &Settings) -> Result<Outcome, 
         sum.add_bytes(t.raw_slice(string));
     }
     table.strings.dispose(t)?;
-    t.truncate(bottom);
+    t.finish(bottom);
     Ok(Outcome {
         checksum: sum.finish(),
         allocated_bytes: table.allocated_bytes,

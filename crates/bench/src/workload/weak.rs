@@ -103,7 +103,7 @@ pub(super) fn run<T: Thread>(t: &mut T, settings: &Settings) -> Result<Outcome, 
     let bytes = objects.bytes() + boxes.bytes();
     objects.dispose(t)?;
     boxes.dispose(t)?;
-    t.truncate(bottom);
+    t.finish(bottom);
     Ok(Outcome {
         checksum: sum.finish(),
         allocated_bytes: made * (8 + RAW as u64 + 8) + bytes,

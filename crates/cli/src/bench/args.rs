@@ -1,11 +1,13 @@
 //! The command line of `heapwright bench`, and what it asks for.
 
 use super::request::{Heap, Load, Request, TOUR, find_plan, find_workload};
+use crate::dump;
 use crate::refusal::Refusal;
 use clap::{Args, ValueEnum};
 use heapwright::plan;
 use heapwright_bench::workload;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The text under `heapwright bench --help`.
@@ -38,7 +40,9 @@ Examples:
   heapwright bench graph --heap 1.5x,2x,4x            with less and with more room
   heapwright bench lru --heap 64m --mutators 4        a heap of 64 MiB, four threads
   heapwright bench all --scale 0.01 --verify          small, and checked at each collection
-  heapwright bench churn --iterations 5 --json        five runs of each plan, as JSON",
+  heapwright bench churn --iterations 5 --json        five runs of each plan, as JSON
+  heapwright bench gcbench --plan immix --heap 256m --dump heap.hprof
+                                                      what is in the heap at the end",
         tour.join(", "),
         plans.join(", ")
     )
@@ -98,6 +102,10 @@ pub(crate) struct Bench {
     /// A run that takes longer has failed
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = clap::value_parser!(u32).range(1..))]
     timeout: u32,
+    /// At the end of the workload, or when its memory runs out, write all that lives in the heap to FILE: .hprof for Eclipse MAT and
+    /// VisualVM, .heapsnapshot for Chrome's DevTools. For one workload on one plan in one heap; the dump's time counts
+    #[arg(long, value_name = "FILE")]
+    dump: Option<PathBuf>,
     /// One line of JSON for each run instead of the table
     #[arg(long)]
     json: bool,
@@ -127,10 +135,11 @@ impl Bench {
             heaps.push(heap.parse::<Heap>().map_err(Refusal::usage)?);
         }
         let default = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Ok(Request {
+        let request = Request {
             loads: self.loads()?,
             plans: unique(plans, |a, b| a.name == b.name),
             heaps: unique(heaps, PartialEq::eq),
+            dump: self.dump.clone(),
             workers: self.workers.map_or_else(|| default().min(4), usize::from),
             iterations: self.iterations,
             seed: self.seed,
@@ -138,7 +147,11 @@ impl Bench {
             metadata: self.metadata,
             timeout: Duration::from_secs(self.timeout.into()),
             json: self.json,
-        })
+        };
+        if let Some(file) = &request.dump {
+            dump::check_run(file, request.runs())?;
+        }
+        Ok(request)
     }
 
     fn loads(&self) -> Result<Vec<Load>, Refusal> {

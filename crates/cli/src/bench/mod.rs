@@ -183,6 +183,15 @@ impl Session {
             text += &block.text(&self.request);
             self.blocks.push(block);
         }
+        for dump in runs.records.iter().filter_map(|r| r.dump) {
+            text += &format!(
+                "heap dump: {} objects with {:.1} MiB, a file of {:.1} MiB, {:.0} ms with the world stopped\n\n",
+                dump.objects,
+                dump.object_bytes as f64 / f64::from(1 << 20),
+                dump.file_bytes as f64 / f64::from(1 << 20),
+                dump.took_ms
+            );
+        }
         self.write(&text)
     }
 

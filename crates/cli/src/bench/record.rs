@@ -3,7 +3,7 @@
 use super::args::Metadata;
 use super::request::{Heap, Load, Request};
 use heapwright::plan::PlanInfo;
-use heapwright_bench::spec::{Report, Status};
+use heapwright_bench::spec::{Dumped, Report, Status};
 use serde::{Serialize, Serializer};
 use std::fmt;
 
@@ -94,6 +94,8 @@ pub(crate) struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trace_ns_per_object: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dump: Option<Dumped>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operation_ns: Option<Operation>,
 }
 
@@ -137,6 +139,7 @@ impl Record {
             heap_bytes: heap.bytes,
             smallest_heap_bytes: heap.smallest,
             workers: request.workers,
+            dump: report.dump,
             mutators: load.mutators,
             iteration,
             scale: load.scale,
@@ -291,6 +294,7 @@ pub(crate) mod tests {
             metadata: Metadata::Side,
             timeout: Duration::from_secs(1),
             json: false,
+            dump: None,
         };
         let heap = Sized {
             heap: Heap::Times(3.0),

@@ -7,6 +7,7 @@ use heapwright::plan::{self, PlanInfo};
 use heapwright_bench::spec::Spec;
 use heapwright_bench::workload::{self, Info};
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -105,6 +106,8 @@ pub(crate) struct Request {
     pub(crate) metadata: Metadata,
     pub(crate) timeout: Duration,
     pub(crate) json: bool,
+    /// Where the heap dump of the only run goes.
+    pub(crate) dump: Option<PathBuf>,
 }
 
 impl Request {
@@ -119,6 +122,7 @@ impl Request {
             workers: self.workers,
             verify: self.verify,
             header: self.metadata == Metadata::Header,
+            dump: self.dump.clone(),
             ..load.spec(plan.name, heap_bytes, self.seed)
         }
     }

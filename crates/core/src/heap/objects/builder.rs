@@ -286,6 +286,7 @@ impl Builder {
             pins: Pins::default(),
             hashes: Hashes::default(),
             listener,
+            full: Default::default(),
             sampler,
             sizing,
             spent: Mutex::new(Clocks {

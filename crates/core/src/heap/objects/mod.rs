@@ -5,6 +5,7 @@ mod census;
 mod concurrent;
 mod fork;
 mod frozen;
+mod full;
 mod limits;
 mod mutator;
 mod pins;
@@ -106,6 +107,7 @@ struct Inner<V: Vm> {
     pins: Pins,
     hashes: Hashes,
     listener: Option<Box<dyn Listener>>,
+    full: full::Full<V>,
     sampler: Option<Box<dyn Sampler>>,
     sizing: Sizing,
     /// CPU time and allocation since the last full collection.

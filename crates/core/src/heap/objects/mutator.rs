@@ -505,7 +505,7 @@ impl<V: Vm> Mutator<V> {
             return if used <= inner.sizing.bounds().hard() {
                 Ok(false)
             } else {
-                Err(inner.out_of_memory(bytes))
+                Err(self.out_of_memory(bytes))
             };
         }
         // What a collection does not free, it frees the less if it is repeated for its sake.
@@ -536,7 +536,7 @@ impl<V: Vm> Mutator<V> {
             AllocError::OutOfMemory { requested } if self.inner().facts.collects => {
                 self.collect_as(requested, efforts)
             }
-            AllocError::OutOfMemory { requested } => Err(self.inner().out_of_memory(requested)),
+            AllocError::OutOfMemory { requested } => Err(self.out_of_memory(requested)),
             error => Err(error),
         }
     }
@@ -549,7 +549,7 @@ impl<V: Vm> Mutator<V> {
     ) -> Result<(), AllocError> {
         let inner = self.inner();
         let Some(&effort) = efforts.next() else {
-            return Err(inner.out_of_memory(bytes));
+            return Err(self.out_of_memory(bytes));
         };
         let (cause, effort) = match effort {
             Effort::Usual => (Cause::Budget, effort),

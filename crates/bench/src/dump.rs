@@ -1,0 +1,51 @@
+//! The heap dump of a run: of the end of the workload, or of the moment when memory ran out.
+
+use crate::spec::Dumped;
+use crate::vm::Machine;
+use heapwright::Mutator;
+use heapwright_observe::dump::{DumpError, Extent, Written, dump_heap};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Where a dump is to go, until it is taken, and how that went.
+#[derive(Debug, Default)]
+pub(crate) struct Wish(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    path: Option<PathBuf>,
+    taken: Option<Result<Written, DumpError>>,
+}
+
+impl Wish {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wishes for one.
+    pub(crate) fn ask(&self, path: &Path) {
+        self.state().path = Some(path.to_owned());
+    }
+
+    /// How it went: nothing if it was not taken.
+    pub(crate) fn taken(&self) -> Option<Result<Dumped, String>> {
+        let taken = self.state().taken.take()?;
+        Some(taken.map_err(|e| e.to_string()).map(|w| Dumped {
+            objects: w.objects,
+            object_bytes: w.object_bytes,
+            references: w.references,
+            file_bytes: w.bytes,
+            took_ms: w.took_ns as f64 / 1e6,
+        }))
+    }
+}
+
+/// Takes the dump if it is wished for and was not taken. A safepoint then.
+pub(crate) fn take<const H: bool, const A: bool>(mutator: &mut Mutator<Machine<H, A>>) {
+    // Not held while the world is stopped: another thread may be here.
+    let path = mutator.vm().dump().state().path.take();
+    if let Some(path) = path {
+        let taken = dump_heap(mutator, &path, Extent::Reachable);
+        mutator.vm().dump().state().taken = Some(taken);
+    }
+}
