@@ -225,7 +225,11 @@ static void print(hw_object o, hw_object nil) {
 }
 /* ANCHOR: heap */
 static int start(Lisp *l, const char *plan) {
-  hw_vm vm = {sizeof(hw_vm), HW_ABI_VERSION, 0, l, size_of, scan, thread_roots, roots, type_of, type_name, collected, violation};
+  hw_vm vm = {
+      .struct_size = sizeof(hw_vm), .abi_version = HW_ABI_VERSION, .user = l,
+      .size = size_of, .scan = scan, .thread_roots = thread_roots, .roots = roots,
+      .type_of = type_of, .type_name = type_name, .collected = collected, .violation = violation,
+  };
   hw_options *options = hw_options_new();
   if (hw_options_from_environment(options) != HW_OK || hw_options_set(options, "plan", plan) != HW_OK ||
       hw_options_set(options, "max", "4m") != HW_OK || hw_heap_new(&vm, options, &l->heap) != HW_OK ||

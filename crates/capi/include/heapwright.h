@@ -19,6 +19,21 @@
 typedef struct hw_mutator hw_mutator;
 
 /*
+ The format of a heap dump that its file's name says: it ends in .hprof or .heapsnapshot.
+ */
+#define HW_DUMP_BY_NAME 0
+
+/*
+ HPROF: for Eclipse MAT, VisualVM and others.
+ */
+#define HW_DUMP_HPROF 1
+
+/*
+ V8's heap snapshots: for Chrome's DevTools and others.
+ */
+#define HW_DUMP_HEAPSNAPSHOT 2
+
+/*
  The interface that this header describes. A program gives it in hw_vm::abi_version, and the library refuses another one.
  */
 #define HW_ABI_VERSION 1
@@ -446,6 +461,24 @@ typedef struct {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/*
+ Writes all objects that something keeps to a file, with their types, sizes and references, in one of the formats HW_DUMP_.... A
+ safepoint; all threads are stopped until it is written. %p in the path is the process's number. The file has its name when it is whole.
+
+ HW_INVALID for a format that there is not, HW_SYSTEM if the file cannot be written: there is none then.
+ */
+hw_status hw_heap_dump(hw_mutator *mutator,
+                       const char *path,
+                       uint32_t format);
+
+/*
+ Has the heap dumped when an allocation is about to fail for want of room, the first time: as hw_heap_dump, on the thread that
+ asked. A dump that cannot be written then is not missed. Once for a heap: HW_INVALID if it was asked for already, or the path's name
+ says no format.
+ */
+hw_status hw_heap_dump_on_out_of_memory(const hw_heap *heap,
+                                        const char *path);
 
 /*
  Makes a heap ready for a fork by the calling thread, which has no mutator of it inside (hw_outside): stops the world, as for a collection.

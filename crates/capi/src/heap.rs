@@ -30,6 +30,7 @@ macro_rules! on_heap {
         }
     };
 }
+pub(crate) use on_heap;
 
 /// Handles that are there: one that is given twice, or never was, is found out without looking at what it points to.
 ///

@@ -15,6 +15,7 @@
     reason = "rules for pointers are the same for all functions and stand on top of the header"
 )]
 
+mod dump;
 mod fork;
 mod heap;
 mod mutator;
@@ -24,6 +25,7 @@ mod references;
 mod status;
 mod vm;
 
+pub use dump::*;
 pub use fork::*;
 pub use heap::*;
 pub use mutator::*;

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+#[path = "../../bench/tests/dumps/mod.rs"]
+#[allow(dead_code, reason = "the machine's tests take the rest")]
+mod dumps;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -110,6 +114,35 @@ fn a_program_forks_and_the_child_has_a_working_heap() {
             String::from_utf8_lossy(&done.stdout),
             "0 failures, 0 broken heaps\n"
         );
+    }
+}
+
+/// Dumps in each format, when asked and when the heap is full, have the types that the program gives names to.
+#[test]
+fn a_program_dumps_its_heap() {
+    for (kind, program) in programs("tests/dump.c", "dump").into_iter().enumerate() {
+        let folder = out().join(format!("dump-{kind}"));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        let files = ["asked.hprof", "named otherwise", "full.hprof"].map(|f| folder.join(f));
+        let done = run(Command::new(program).args(&files));
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        let nodes = said.strip_prefix("0 failures, ").expect(&said);
+        let nodes: usize = nodes.split(' ').next().unwrap().parse().unwrap();
+        let read = |file: &PathBuf| fs::read(file).unwrap();
+        let census = dumps::Hprof::parse(&read(&files[0])).census();
+        let names: Vec<&String> = census.keys().collect();
+        assert_eq!(names, ["leaf \"quoted\"", "node"]);
+        assert_eq!(census["node"], (100, 3200));
+        // 104 bytes: the size that the program says is rounded up.
+        assert_eq!(census["leaf \"quoted\""], (100, 10_400));
+        let (census, ..) = dumps::snapshot(&read(&files[1]));
+        assert_eq!(census["node"], (100, 3200));
+        assert_eq!(census["leaf \"quoted\""].0, 100);
+        let full = dumps::Hprof::parse(&read(&files[2])).census();
+        assert_eq!(full["node"].0, nodes);
+        assert!(nodes > 5000 && full["leaf \"quoted\""].0 + 1 >= nodes);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
     }
 }
 

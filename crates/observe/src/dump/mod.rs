@@ -19,7 +19,7 @@ mod request;
 mod words;
 
 pub use file::{DumpFile, expand};
-pub use objects::{Objects, dump_heap};
+pub use objects::{Objects, dump_heap, dump_heap_as};
 pub use request::{Request, When, WrongRequest};
 pub use words::{Cells, KindName};
 

@@ -83,7 +83,19 @@ pub fn dump_heap<V: Vm>(
     path: &Path,
     extent: Extent,
 ) -> Result<Written, DumpError> {
-    let format = Format::of(path)?;
+    dump_heap_as(mutator, path, Format::of(path)?, extent)
+}
+
+/// The same in a format, whatever the file's name says.
+///
+/// # Errors
+/// As [`write`].
+pub fn dump_heap_as<V: Vm>(
+    mutator: &mut Mutator<V>,
+    path: &Path,
+    format: Format,
+    extent: Extent,
+) -> Result<Written, DumpError> {
     let mut file = DumpFile::create(path)?;
     let written =
         mutator.freeze(|frozen| write(&mut Objects::new(frozen), extent, format, file.file()))?;
