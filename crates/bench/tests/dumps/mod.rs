@@ -1,5 +1,7 @@
 //! Heap dumps as parsers see them that others wrote.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 use jvm_hprof::heap_dump::{FieldType, FieldValue, SubRecord};
 use jvm_hprof::{IdSize, RecordTag, parse_hprof};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
