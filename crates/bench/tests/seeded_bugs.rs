@@ -7,6 +7,8 @@
 
 #[path = "../../core/tests/copies/mod.rs"]
 mod copies;
+#[path = "../../core/tests/forks/mod.rs"]
+mod forks;
 #[path = "../../core/tests/lists/mod.rs"]
 mod lists;
 mod released;
@@ -188,6 +190,18 @@ fn copies_within_the_limit() {
     }
 }
 
+/// The process forks, with other threads that do this and that.
+fn processes_that_fork() {
+    let _alone = forks::alone();
+    forks::with_a_thread_inside(PlanName::Immix, 3);
+    forks::with_a_thread_inside(PlanName::GenCopy, 2);
+    forks::in_the_middle_of_a_mark(3);
+    forks::the_gate_is_asked_meanwhile(60);
+    forks::maps_are_asked_meanwhile(20);
+    forks::a_listener_is_told_meanwhile(10);
+    forks::memory_goes_back_in_the_child();
+}
+
 fn plain(shift: u64) {
     copies_within_the_limit();
     unfinished_blocks::<false>();
@@ -240,6 +254,7 @@ fn plain(shift: u64) {
             assert_eq!(report.checksum, answer, "{}", info.name);
         }
     }
+    processes_that_fork();
 }
 
 /// What the other test runs in a process of its own.

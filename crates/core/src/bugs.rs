@@ -163,6 +163,20 @@ bugs! {
     ExternalForgotten,
     /// A heap is taken for quiet though mutators are inside.
     QuietNotAsked,
+    /// In the child of a fork nobody counts as inside.
+    ForkInsideForgotten,
+    /// It waits for helpers that it does not have.
+    ForkHelpersKept,
+    /// The mutators of threads that are gone are not retired.
+    ForkMutatorsKept,
+    /// A mark that went on is not taken up again.
+    ForkMarkLost,
+    /// The heap counts as one that the scavenger has in hand.
+    ForkTendedKept,
+    /// The locks of weak maps are left to whoever has them.
+    ForkMapNotHeld,
+    /// A fork does not wait for a thread that tells the listener something.
+    ForkListenerNotHeld,
 }
 
 #[cfg(seeded_bugs)]

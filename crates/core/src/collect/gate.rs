@@ -220,6 +220,34 @@ mod tests {
     use core::sync::atomic::AtomicUsize;
     use std::thread;
 
+    /// As in the child of a fork: a thread that is not there any more had the lock, and others wait at the gate.
+    #[test]
+    fn a_child_finds_the_gate_as_new_whatever_others_did() {
+        for inside in [true, false] {
+            let gate = Gate::new();
+            if inside {
+                gate.enter();
+            }
+            assert!(gate.close(inside, || ()));
+            thread::scope(|scope| {
+                scope.spawn(|| core::mem::forget(gate.state()));
+            });
+            // SAFETY: no other thread uses the gate any more.
+            unsafe { gate.forked(inside) };
+            assert!(!gate.try_close(), "closed by who forked");
+            gate.open();
+            assert_eq!(gate.try_close(), !inside, "nobody else is inside");
+            if inside {
+                gate.leave();
+                assert!(gate.try_close());
+            }
+            gate.open();
+            gate.enter();
+            assert!(gate.close(true, || ()));
+            gate.open();
+        }
+    }
+
     #[test]
     fn nobody_is_inside_while_the_gate_is_closed() {
         let gate = Gate::new();

@@ -3,7 +3,7 @@
 use super::NoMemory;
 use core::hash::{BuildHasherDefault, Hasher};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Hashes an address.
 #[derive(Debug, Default)]
@@ -30,6 +30,31 @@ impl Hasher for ByAddress {
 /// What a map is, as the heap and its users share it.
 #[derive(Debug, Default)]
 pub(crate) struct MapCore(Mutex<MapState>);
+
+/// A map's lock is held, and the map is there as long.
+#[derive(Debug)]
+pub(super) struct MapHeld {
+    /// Dropped before the map.
+    _state: MutexGuard<'static, MapState>,
+    _map: Arc<MapCore>,
+}
+
+impl MapHeld {
+    pub(super) fn new(map: &Arc<MapCore>) -> Self {
+        let map = Arc::clone(map);
+        // SAFETY: only the lifetime differs: the map stays where it is as long as there is an `Arc` to it, and the one here is dropped
+        // after the guard.
+        let state = unsafe {
+            core::mem::transmute::<MutexGuard<'_, MapState>, MutexGuard<'static, MapState>>(
+                map.lock(),
+            )
+        };
+        Self {
+            _state: state,
+            _map: map,
+        }
+    }
+}
 
 impl MapCore {
     /// The contents. Mutator running, or world stopped; nobody comes to a safepoint with it.

@@ -1,7 +1,8 @@
 //! What is registered, and the queues of what a runtime is to hear of.
 
-use super::maps::MapCore;
+use super::maps::{MapCore, MapHeld};
 use super::{Cleared, Ephemeron, Finalizable, FinalizerOrder, Reference, Strength};
+use crate::bugs::{Bug, is_on};
 use crate::vm::{RootVisitor, SlotFormat};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use heapwright_address::{Address, ObjectReference};
@@ -220,9 +221,14 @@ impl References {
         references
     }
 
-    /// The lock of the tables.
+    /// The locks of the tables and of all weak maps, for a fork. World stopped: nobody has two of them.
     pub(crate) fn hold(&self) -> impl Sized + '_ {
-        self.lock()
+        let tables = self.lock();
+        let maps: Vec<MapHeld> = match is_on(Bug::ForkMapNotHeld) {
+            true => Vec::new(),
+            false => tables.maps.iter().map(MapHeld::new).collect(),
+        };
+        (maps, tables)
     }
 
     /// Who has this comes to no safepoint with it.

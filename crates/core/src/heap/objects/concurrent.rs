@@ -62,7 +62,8 @@ impl Background {
     /// In the child of a fork.
     pub(super) fn forked(&self, marking: bool) {
         self.thread.store(0, Ordering::Relaxed);
-        self.lost.store(marking, Ordering::Relaxed);
+        let lost = marking && !is_on(Bug::ForkMarkLost);
+        self.lost.store(lost, Ordering::Relaxed);
     }
 
     /// Takes what a mutator remembered. False if there is no memory for it: then the mutator keeps it.

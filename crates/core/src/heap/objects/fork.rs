@@ -16,6 +16,7 @@
 //! child that collects.
 
 use super::{Heap, Inner, Mutator, mutator};
+use crate::bugs::{Bug, is_on};
 use crate::collect::local::Local;
 use crate::error::ForkError;
 use crate::vm::Vm;
@@ -119,16 +120,17 @@ fn prepare<'m, V: Vm>(heap: &Arc<Inner<V>>, own: *mut Local<V>) -> Result<Fork<'
     })
 }
 
-/// Takes each lock that a thread outside of the heap may hold. Such a thread holds one of them at a time, and comes inside with none:
-/// so any order will do.
+/// Takes each lock that a thread outside of the heap may hold. Such a thread holds one of them at a time, but for the first, and comes inside
+/// with none: so any order of the others will do.
 fn hold<V: Vm>(heap: &Inner<V>) -> Vec<Box<dyn Held>> {
     let locks: Vec<Box<dyn Held + '_>> = vec![
+        // The first: who tells the listener something may take one of the others.
+        Box::new(heap.tending.hold()),
         Box::new(heap.pins.hold()),
         Box::new(heap.clocks()),
         Box::new(heap.immortals()),
         Box::new(heap.orphans.lock().unwrap_or_else(PoisonError::into_inner)),
         Box::new(heap.references.hold()),
-        Box::new(heap.tending.hold()),
         Box::new(heap.background.hold()),
         Box::new(heap.sizing.hold()),
         Box::new(heap.locals.hold()),
@@ -165,7 +167,7 @@ impl<V: Vm> Fork<'_, V> {
         if child {
             // SAFETY: a forked process has one thread, this one, and it is here.
             unsafe {
-                heap.gate.forked(inside);
+                heap.gate.forked(inside && !is_on(Bug::ForkInsideForgotten));
                 heap.forked(self.own);
             }
         }
@@ -188,7 +190,9 @@ impl<V: Vm> Inner<V> {
     /// # Safety
     /// The calling thread is the only one of the process.
     unsafe fn forked(&self, own: *mut Local<V>) {
-        self.pool.pool().forget_helpers_after_fork();
+        if !is_on(Bug::ForkHelpersKept) {
+            self.pool.pool().forget_helpers_after_fork();
+        }
         self.background.forked(self.space.marking());
         self.tending.forked(&self.options);
         let mut gone = Vec::new();
@@ -199,10 +203,10 @@ impl<V: Vm> Inner<V> {
                 let stays = ptr::eq(local, own)
                     || !local.inside
                         && (local.owner == me || self.vm.stays_after_fork(&local.thread));
-                if !stays {
+                if !stays && !is_on(Bug::ForkMutatorsKept) {
                     gone.push(ptr::from_mut(local));
                 }
-                stays
+                stays || is_on(Bug::ForkMutatorsKept)
             });
         }
         for local in gone {

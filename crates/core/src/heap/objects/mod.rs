@@ -367,9 +367,17 @@ impl<V: Vm> Inner<V> {
 
     /// After a collection, with the world running: looks at what the system allows now, and tells who wants to know.
     fn tell(&self, stats: &CollectionStats) {
+        self.tell_runtime(stats);
+        self.tell_listener(stats);
+    }
+
+    fn tell_runtime(&self, stats: &CollectionStats) {
         let _ = self.follow();
         self.tending.wake();
         self.vm.collected(stats);
+    }
+
+    fn tell_listener(&self, stats: &CollectionStats) {
         if let Some(listener) = &self.listener {
             if listener.wants_details() {
                 self.worked.tell(stats.number, listener.as_ref());

@@ -1,6 +1,7 @@
 //! What the scavenger does for a heap of objects: memory goes back to the system, also on request.
 
 use super::{Effort, Heap, Inner, Mutator};
+use crate::bugs::{Bug, is_on};
 use crate::collect::local::Locals;
 use crate::event::{Cause, Event};
 use crate::heap::decay::{Scavenging, View};
@@ -49,6 +50,8 @@ pub(super) struct Tending<H> {
     full_ns: AtomicU64,
     returned: AtomicUsize,
     state: Mutex<Scavenging>,
+    /// Held while a thread that is outside tells the listener something: the listener's own locks are then free when it is.
+    telling: Mutex<()>,
 }
 
 impl<V: Vm> Tending<Inner<V>> {
@@ -65,6 +68,7 @@ impl<V: Vm> Tending<Inner<V>> {
             full_ns: AtomicU64::new(0),
             returned: AtomicUsize::new(0),
             state: Mutex::new(Scavenging::new(options)),
+            telling: Mutex::default(),
         }
     }
 
@@ -74,15 +78,24 @@ impl<V: Vm> Tending<Inner<V>> {
     }
 
     /// The locks, for a fork.
-    pub(super) fn hold(&self) -> (impl Sized + '_, impl Sized + '_) {
+    pub(super) fn hold(&self) -> (impl Sized + '_, impl Sized + '_, impl Sized + '_) {
+        let telling = self.telling();
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (self.scavenger.hold(), state)
+        (self.scavenger.hold(), state, telling)
+    }
+
+    /// Before a thread that is outside tells the listener something.
+    fn telling(&self) -> impl Sized + '_ {
+        let hold = !is_on(Bug::ForkListenerNotHeld);
+        hold.then(|| self.telling.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// In the child of a fork there is no thread yet that would have it in hand.
     pub(super) fn forked(&self, options: &Options) {
         let off = options.decay == crate::options::Decay::Off;
-        self.tended.store(off, Ordering::Relaxed);
+        if !is_on(Bug::ForkTendedKept) {
+            self.tended.store(off, Ordering::Relaxed);
+        }
     }
 
     /// A mutator took blocks or pages.
@@ -212,6 +225,7 @@ impl<V: Vm> Inner<V> {
         }
         self.tending.returned.fetch_add(gone, Ordering::Relaxed);
         if let (Some(listener), true) = (&self.listener, gone != 0) {
+            let _telling = self.tending.telling();
             listener.event(Event::Returned {
                 at_ns: clock::monotonic_ns(),
                 bytes: gone,
@@ -235,7 +249,11 @@ impl<V: Vm> Inner<V> {
         self.tending.lower(&self.locals);
         self.stopper.store(0, Ordering::Relaxed);
         self.gate.open(false);
-        marked.iter().chain([&stats]).for_each(|s| self.tell(s));
+        for stats in marked.iter().chain([&stats]) {
+            self.tell_runtime(stats);
+            let _telling = self.tending.telling();
+            self.tell_listener(stats);
+        }
         true
     }
 
