@@ -24,7 +24,7 @@ fn each_test_that_the_page_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("../../docs/embedding.md")).unwrap();
     let named = named(&page);
-    assert!(named.len() > 25, "{}", named.len());
+    assert!(named.len() >= 20, "{}", named.len());
     for (file, test) in named {
         let text = fs::read_to_string(root.join(format!("tests/{file}.rs"))).unwrap_or_default();
         assert!(
