@@ -3,7 +3,7 @@
 #
 #   ci/install.sh [PACKAGE...]     other packages than those
 set -uo pipefail
-packages="${*:-gcc g++ libc6-dev pkg-config valgrind libgc1 libgc-dev guile-3.0 guile-3.0-dev crystal libevent-dev libpcre3-dev ecl w3m}"
+packages="${*:-gcc g++ libc6-dev pkg-config valgrind libgc1 libgc-dev guile-3.0 guile-3.0-dev chromium crystal libevent-dev libpcre3-dev ecl w3m}"
 missing=""
 for p in $packages; do
   dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"

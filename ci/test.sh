@@ -45,6 +45,7 @@ if [ "$quick" = 0 ]; then
   step "client programs" bash ci/clients.sh
   step "attacks" bash ci/attack.sh
   step "faults" bash ci/faults.sh
+  step "reports in a browser" bash ci/browser.sh
   step "clients in small" bash ci/smoke.sh --install
   step "w3m's tests" bash ci/suites/w3m.sh
   step "ECL's tests" bash ci/suites/ecl.sh

@@ -5,6 +5,7 @@
 
 mod dump;
 pub mod fuzz;
+mod observe;
 pub mod oracle;
 mod run;
 pub mod runtime;

@@ -1,5 +1,6 @@
 //! Runs a workload in this process and reports.
 
+use crate::observe::Ears;
 use crate::runtime::Full;
 use crate::spec::{Report, Spec, Status};
 use crate::vm::{Embedded, Machine};
@@ -43,8 +44,13 @@ fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
         Ok(options) => options,
         Err(why) => return Report::ended(Status::Refused, why),
     };
+    let ears = match Ears::of(spec, &options) {
+        Ok(ears) => ears,
+        Err(why) => return Report::ended(Status::Refused, why),
+    };
     let heap = match Heap::<Machine<HEADER, AMBIGUOUS>>::builder()
         .options(options)
+        .listener(ears.listener())
         .build(Machine::<HEADER, AMBIGUOUS>::default())
     {
         Ok(heap) => heap,
@@ -93,6 +99,7 @@ fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
     }
     report.wall_s = start.elapsed().as_secs_f64();
     let after = usage();
+    ears.end(report.allocated_bytes);
     report.user_s = after.0 - before.0;
     report.sys_s = after.1 - before.1;
     report.peak_rss_bytes = after.2;

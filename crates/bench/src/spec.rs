@@ -1,6 +1,7 @@
 //! What to run and what came of it: the words between the command and the process that it starts for each run.
 
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// One run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,7 +39,13 @@ pub struct Spec {
     pub object_bytes: usize,
     /// Where a heap dump is to be written, of the end of the workload or of the moment when memory runs out.
     #[serde(default)]
-    pub dump: Option<std::path::PathBuf>,
+    pub dump: Option<PathBuf>,
+    /// The file that all that the heap does is recorded in.
+    #[serde(default)]
+    pub record: Option<PathBuf>,
+    /// What the log line is to look like and where it goes, as `HEAPWRIGHT_LOG` says it.
+    #[serde(default)]
+    pub log: Option<String>,
     /// Further options of the heap: names and values.
     #[serde(default)]
     pub options: Vec<(String, String)>,
@@ -64,6 +71,8 @@ impl Spec {
             nursery_bytes: 0,
             object_bytes: 0,
             dump: None,
+            record: None,
+            log: None,
             options: Vec::new(),
         }
     }

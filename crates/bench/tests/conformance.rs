@@ -30,22 +30,11 @@ const HEAPS: [usize; 8] = [
 
 fn spec(plan: &PlanInfo, workload: &str, heap: usize) -> Spec {
     Spec {
-        workload: workload.to_owned(),
-        plan: plan.name.to_owned(),
-        heap_bytes: heap,
-        workers: 1,
         mutators: 2,
         scale: SCALE,
         seed: SEED,
-        iterations: 1,
         verify: true,
-        header: false,
-        ambiguous: false,
-        stress: 0,
-        nursery_bytes: 0,
-        object_bytes: 0,
-        dump: None,
-        options: Vec::new(),
+        ..Spec::new(workload, plan.name, heap)
     }
 }
 

@@ -5,16 +5,21 @@ use crate::bench::child::SUBCOMMAND;
 use crate::compare::args::Compare;
 use crate::dump::Dump;
 use crate::refusal::Refusal;
+use crate::reports::{Outputs, Report};
 use clap::{Args, Parser, Subcommand};
 use heapwright::Options;
-use std::ffi::OsString;
-use std::path::PathBuf;
+use heapwright_observe::log;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
   heapwright run -- guile program.scm            run Guile on our heap
   heapwright run --summary -- ./program 18       and say at the end what the heap did
   heapwright run --log -- crystal build app.cr   one line for each collection
+  heapwright run --report out.html -- guile a.scm
+                                                 and make a page with charts of it
   heapwright run --max 512m -- guile big.scm     no more than 512 MiB of heap
   heapwright run --verify --stress 1000 -- ./program
                                                  a collection at every 1000th allocation, each checked
@@ -38,6 +43,8 @@ Examples:
   heapwright run -- guile program.scm
   heapwright run --summary --workers 2 -- ./program 18
   heapwright run --log=gc.log --plan marksweep -- crystal build app.cr
+  heapwright run --log=gc,phases,json=gc.jsonl -- guile program.scm
+  heapwright run --report out.html --trace out.json -- guile program.scm
   heapwright run --dump heap.hprof -- ./program
   heapwright run --dump-on oom=heap-%p.heapsnapshot --max 64m -- ./program
   heapwright run --option growth=50 --verify -- ./program";
@@ -70,6 +77,8 @@ pub(crate) enum Action {
     Bench(Bench),
     /// Measure our plans and other memory managers on the same workloads, side by side
     Compare(Compare),
+    /// Make a report, a timeline or a summary of a recording
+    Report(Report),
     /// Put this command and its libgc.so.1 under a directory, beside the system's
     Install(Install),
     /// Remove what `install` put there
@@ -131,10 +140,13 @@ pub(crate) struct Run {
     /// Set any other option of `heapwright options`
     #[arg(short, long = "option", value_name = "NAME=VALUE")]
     options: Vec<String>,
-    /// One line for each collection, on stderr or appended to FILE, and a summary at the end
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "stderr")]
-    log: Option<PathBuf>,
-    /// At the end, say on stderr: collections, pauses, peak heap, peak resident memory, time
+    /// One line for each collection, on stderr or appended to a file, and a summary at the end:
+    /// FILE, or gc[,phases][,json][=FILE]
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "stderr")]
+    pub(crate) log: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) outputs: Outputs,
+    /// At the end, say on stderr: collections, pauses, utilisation, heap, resident memory, time
     #[arg(long)]
     pub(crate) summary: bool,
     /// The summary as one line of JSON, on stderr
@@ -150,11 +162,14 @@ pub(crate) struct Run {
     pub(crate) command: Vec<OsString>,
 }
 
-/// Where the lines of `--log` go.
+/// What lines `--log` asks for, and where they go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Log {
-    Stderr,
-    File(PathBuf),
+pub(crate) struct Log {
+    /// As the library reads it.
+    pub(crate) value: OsString,
+    pub(crate) json: bool,
+    /// None: the standard error stream.
+    pub(crate) file: Option<PathBuf>,
 }
 
 impl Run {
@@ -201,14 +216,28 @@ impl Run {
 
     /// Whether and where collections are logged. A file's name is made absolute: the program may change its directory.
     pub(crate) fn log(&self) -> Result<Option<Log>, Refusal> {
-        match &self.log {
-            None => Ok(None),
-            Some(file) if file.as_os_str() == "stderr" => Ok(Some(Log::Stderr)),
-            Some(file) => match std::path::absolute(file) {
-                Ok(file) => Ok(Some(Log::File(file))),
-                Err(e) => Err(Refusal::usage(format!("--log={}: {e}", file.display()))),
-            },
-        }
+        let Some(spec) = &self.log else {
+            return Ok(None);
+        };
+        let (form, file) = log::parse(spec.as_bytes());
+        let Some(file) = file else {
+            return Ok(Some(Log {
+                value: spec.clone(),
+                json: form.json,
+                file: None,
+            }));
+        };
+        let words = &spec.as_bytes()[..spec.len() - file.len()];
+        let file = Path::new(OsStr::from_bytes(file));
+        let absolute = std::path::absolute(file)
+            .map_err(|e| Refusal::usage(format!("--log={}: {e}", file.display())))?;
+        let mut value = OsStr::from_bytes(words).to_owned();
+        value.push(&absolute);
+        Ok(Some(Log {
+            value,
+            json: form.json,
+            file: Some(absolute),
+        }))
     }
 }
 
@@ -235,7 +264,7 @@ mod tests {
 
     /// The lines of the project's pages that call this command.
     fn lines_of_pages() -> Vec<String> {
-        let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut pages = vec![project.join("README.md"), project.join("peers/README.md")];
         for entry in std::fs::read_dir(project.join("docs")).unwrap() {
             pages.push(entry.unwrap().path());
@@ -281,10 +310,27 @@ mod tests {
 
     #[test]
     fn log_takes_a_file_only_with_an_equals_sign() {
-        assert_eq!(run("--log guile").log().unwrap(), Some(Log::Stderr));
+        let log = |line: &str| {
+            let log = run(line).log().unwrap().unwrap();
+            let file = log.file.map(|f| f.to_str().unwrap().to_owned());
+            (log.value.to_str().unwrap().to_owned(), log.json, file)
+        };
+        let file = |value: &str, json, f: &str| (value.to_owned(), json, Some(f.to_owned()));
+        assert_eq!(log("--log guile"), ("stderr".to_owned(), false, None));
         assert_eq!(
-            run("--log=/x/y guile").log().unwrap(),
-            Some(Log::File("/x/y".into()))
+            log("--log=gc,json guile"),
+            ("gc,json".to_owned(), true, None)
+        );
+        assert_eq!(log("--log=/x/y guile"), file("/x/y", false, "/x/y"));
+        assert_eq!(
+            log("--log=gc,json,phases=/x/y=z guile"),
+            file("gc,json,phases=/x/y=z", true, "/x/y=z")
+        );
+        let relative = std::env::current_dir().unwrap().join("z");
+        let relative = relative.to_str().unwrap();
+        assert_eq!(
+            log("--log=gc=z guile"),
+            file(&format!("gc={relative}"), false, relative)
         );
         assert_eq!(run("guile").log().unwrap(), None);
     }

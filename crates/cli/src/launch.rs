@@ -1,11 +1,14 @@
 //! Starts the program with our library under it: becomes it where nothing is to be said afterwards, else waits for it.
 
-use crate::args::{Log, Run};
+use crate::args::Run;
 use crate::dump::Dumps;
 use crate::library::{self, Library};
 use crate::loader::LIBGC;
+use crate::output;
 use crate::program::{self, Program};
+use crate::recording::Digest;
 use crate::refusal::Refusal;
+use crate::reports::Recordings;
 use crate::signals::Forwarding;
 use crate::summary::{Outcome, StatsDirectory};
 use heapwright::Options;
@@ -39,17 +42,24 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode, Refusal> {
     for (name, value) in settings {
         command.env(format!("{ENV_PREFIX}{}", name.to_ascii_uppercase()), value);
     }
-    match &log {
-        Some(Log::Stderr) => command.env(format!("{ENV_PREFIX}LOG"), "stderr"),
-        Some(Log::File(file)) => command.env(format!("{ENV_PREFIX}LOG"), file),
-        None => &mut command,
-    };
+    if let Some(log) = &log {
+        command.env(format!("{ENV_PREFIX}LOG"), &log.value);
+        if let Some(file) = &log.file {
+            output::writable(file)?;
+        }
+    }
+    run.outputs.check()?;
     command.envs(dumps.variable());
-    if dumps.at_exit() || log.is_some() || run.summary || run.json {
+    if dumps.at_exit() || is_told(run) {
         supervise(command, run, name, &dumps)
     } else {
         Err(failed(name, &command.exec()))
     }
+}
+
+/// Is anything to be said of the run?
+fn is_told(run: &Run) -> bool {
+    run.log.is_some() || run.summary || run.json || run.outputs.any()
 }
 
 /// What is in the environment already must be right too: the library below could not say so.
@@ -112,6 +122,10 @@ fn supervise(
     let stats = StatsDirectory::new()
         .map_err(|e| Refusal::ours(format!("no directory for statistics can be made: {e}")))?;
     command.env(format!("{ENV_PREFIX}STATS_DIR"), stats.path());
+    let recordings = Recordings::beside(&run.outputs, stats.path())?;
+    if is_told(run) {
+        command.env(format!("{ENV_PREFIX}RECORD"), recordings.pattern());
+    }
     let ours = |e: io::Error| Refusal::ours(format!("cannot pass signals on: {e}"));
     let forwarding = Forwarding::prepare().map_err(ours)?;
     let started = Instant::now();
@@ -133,14 +147,23 @@ fn supervise(
     let status = child
         .wait()
         .map_err(|e| Refusal::ours(format!("cannot wait for {}: {e}", name.to_string_lossy())))?;
-    let outcome = Outcome::collect(&stats, name, child.id(), status, started.elapsed());
+    let wall = started.elapsed();
+    let (recording, troubles) = recordings.finish(&run.outputs, child.id(), name);
+    let digest = recording.as_ref().map(Digest::of);
+    let outcome = Outcome::collect(&stats, name, child.id(), status, wall, digest);
     drop(stats);
     dumps.report(child.id());
-    let log = run.log()?;
-    if log.is_some() || run.summary || run.json {
-        outcome.report(run.json, log.as_ref(), run.summary);
+    if run.log()?.is_some() || run.summary || run.json {
+        outcome.report(run.json, run.log()?.as_ref(), run.summary);
     }
-    Ok(end_like(status))
+    for trouble in &troubles {
+        crate::complain(trouble);
+    }
+    // What was asked for is not there: that is said by the status, unless the program has something to say by its own.
+    match troubles.first() {
+        Some(trouble) if status.success() => Ok(ExitCode::from(trouble.status())),
+        _ => Ok(end_like(status)),
+    }
 }
 
 /// Ends as the program ended: with its status, or by the same signal.

@@ -24,10 +24,14 @@ mod loader;
 mod output;
 mod plans;
 mod program;
+mod recording;
 mod refusal;
+mod report;
+mod reports;
 mod signals;
 mod summary;
 mod table;
+mod trace;
 
 use clap::Parser;
 use refusal::Refusal;
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         args::Action::Plans(list) => plans::print(&list),
         args::Action::Bench(bench) => bench::run(&bench),
         args::Action::Compare(compare) => compare::run(&compare),
+        args::Action::Report(report) => reports::run(&report),
         args::Action::Install(install) => install::install(&install),
         args::Action::Uninstall(uninstall) => install::uninstall(&uninstall),
         args::Action::BenchChild(child) => bench::child::run(&child),

@@ -1,6 +1,7 @@
 //! What is said at the end: collections, pauses, peak heap, peak resident memory, time.
 
 use crate::args::Log;
+use crate::recording::Digest;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,7 @@ impl Drop for StatsDirectory {
 }
 
 /// One process's file. The library may write more; what it leaves out counts as zero.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct HeapStats {
     /// The plan's name.
@@ -72,6 +73,9 @@ pub(crate) struct HeapStats {
     allocated_bytes: u64,
     /// What the verifier found.
     violations: u64,
+    /// What its recording comes to.
+    #[serde(skip_deserializing)]
+    digest: Option<Digest>,
 }
 
 /// Pauses in nanoseconds.
@@ -82,6 +86,27 @@ struct Pauses {
     p50: u64,
     p95: u64,
     max: u64,
+}
+
+impl HeapStats {
+    fn of(digest: &Digest) -> Self {
+        Self {
+            plan: digest.plan.clone(),
+            workers: digest.workers,
+            collections: digest.collections,
+            pause_ns: Pauses {
+                total: digest.pause_ns.total,
+                p50: digest.pause_ns.p50,
+                p95: digest.pause_ns.p99,
+                max: digest.pause_ns.max,
+            },
+            peak_heap_bytes: digest.peak_heap_bytes,
+            peak_resident_bytes: digest.peak_resident_bytes,
+            violations: digest.violations,
+            digest: Some(digest.clone()),
+            ..Self::default()
+        }
+    }
 }
 
 /// How the program ended and what it used.
@@ -114,8 +139,10 @@ impl Outcome {
         pid: u32,
         status: ExitStatus,
         wall: Duration,
+        digest: Option<Digest>,
     ) -> Self {
-        let mut heap = None;
+        // A process that was killed has left a recording, and nothing else.
+        let mut heap = digest.as_ref().map(HeapStats::of);
         let (mut others, mut others_collections, mut violations) = (0, 0, 0);
         for file in fs::read_dir(dir.path()).into_iter().flatten().flatten() {
             let Some(stats) = fs::read(file.path())
@@ -125,8 +152,9 @@ impl Outcome {
                 continue;
             };
             violations += stats.violations;
+            let digest = digest.clone();
             if file.file_name().to_str() == Some(&format!("{pid}.json")) {
-                heap = Some(stats);
+                heap = Some(HeapStats { digest, ..stats });
             } else {
                 others += 1;
                 others_collections += stats.collections;
@@ -155,14 +183,18 @@ impl Outcome {
 
     /// To stderr; with a log file and no other wish, to that file.
     pub(crate) fn report(&self, json: bool, log: Option<&Log>, summary: bool) {
-        let text = if json {
+        // What reads the lines of a log in JSON reads the summary as well.
+        let as_json = json || !summary && log.is_some_and(|l| l.json);
+        let text = if as_json {
             serde_json::to_string(self).map_or_else(|e| e.to_string(), |t| t + "\n")
         } else {
             self.text()
         };
         // Nothing more can be done where neither place takes it: the program's status must still come through.
         let _ = match log {
-            Some(Log::File(file)) if !summary && !json => OpenOptions::new()
+            Some(Log {
+                file: Some(file), ..
+            }) if !summary && !json => OpenOptions::new()
                 .append(true)
                 .create(true)
                 .open(file)
@@ -189,6 +221,9 @@ impl Outcome {
                     time(h.pause_ns.max),
                     time(h.pause_ns.total),
                 );
+                if let Some(digest) = h.digest.as_ref().filter(|d| d.collections > 0) {
+                    out += &details(digest);
+                }
                 let resident = if h.peak_resident_bytes > 0 {
                     h.peak_resident_bytes
                 } else {
@@ -243,6 +278,42 @@ impl Outcome {
         }
         out
     }
+}
+
+/// What the recording knows beyond the sums.
+pub(crate) fn details(digest: &Digest) -> String {
+    let mut out = String::new();
+    let named = |counts: &std::collections::BTreeMap<String, u64>| {
+        let words: Vec<String> = counts
+            .iter()
+            .map(|(name, n)| format!("{n} {name}"))
+            .collect();
+        words.join(", ")
+    };
+    let pauses = &digest.pause_ns;
+    let _ = writeln!(
+        out,
+        "heapwright: {}; asked for by: {}; pauses: 90 % within {}, 99 % within {}, 99.9 % within {}",
+        named(&digest.kinds),
+        named(&digest.causes),
+        time(pauses.p90),
+        time(pauses.p99),
+        time(pauses.p999)
+    );
+    let [one, ten, hundred] = digest.mmu.map(|part| part * 100.0);
+    let _ = writeln!(
+        out,
+        "heapwright: the program ran at least {one:.0} % of any 1 ms, {ten:.0} % of any 10 ms, {hundred:.0} % of any 100 ms; collecting took {:.1} % of the CPU time",
+        digest.gc_cpu_share * 100.0
+    );
+    let _ = writeln!(
+        out,
+        "heapwright: heap {} in the mean, {} at most; {} went back to the system",
+        size(digest.mean_heap_bytes),
+        size(digest.peak_heap_bytes),
+        size(digest.returned_bytes)
+    );
+    out
 }
 
 fn count(n: u64, what: &str) -> String {
@@ -306,6 +377,7 @@ mod tests {
             7,
             ExitStatus::from_raw(0),
             Duration::from_millis(1500),
+            None,
         );
         let text = outcome.text();
         for part in [

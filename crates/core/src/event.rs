@@ -2,6 +2,7 @@
 
 use core::fmt;
 use heapwright_address::Address;
+use std::sync::Arc;
 
 /// Why a collection was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -286,6 +287,41 @@ pub trait Listener: Send + Sync {
     /// stop. They cost some readings of clocks for each worker and mutator.
     fn wants_details(&self) -> bool {
         false
+    }
+}
+
+impl<L: Listener + ?Sized> Listener for Arc<L> {
+    fn event(&self, event: Event<'_>) {
+        (**self).event(event);
+    }
+
+    fn wants_details(&self) -> bool {
+        (**self).wants_details()
+    }
+}
+
+/// Both hear of everything.
+impl<A: Listener, B: Listener> Listener for (A, B) {
+    fn event(&self, event: Event<'_>) {
+        self.0.event(event);
+        self.1.event(event);
+    }
+
+    fn wants_details(&self) -> bool {
+        self.0.wants_details() || self.1.wants_details()
+    }
+}
+
+/// Hears if it is there.
+impl<L: Listener> Listener for Option<L> {
+    fn event(&self, event: Event<'_>) {
+        if let Some(listener) = self {
+            listener.event(event);
+        }
+    }
+
+    fn wants_details(&self) -> bool {
+        self.as_ref().is_some_and(L::wants_details)
     }
 }
 

@@ -1,7 +1,9 @@
 //! The log line: what `HEAPWRIGHT_LOG` may say, and how a collection is written. The grammar is in docs/observing.md.
 
 use crate::line::Line;
-use heapwright::CollectionStats;
+use crate::sink::Sink;
+use heapwright::{CollectionStats, Event, Listener};
+use heapwright_os::{clock, limits};
 
 /// What is written for each collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,6 +113,40 @@ pub fn line(stats: &CollectionStats, form: Form, born_ns: u64, resident_bytes: u
         line.put(format_args!("}}"));
     }
     line
+}
+
+/// Writes the line of each collection, for a heap that is embedded.
+#[derive(Debug)]
+pub struct Logger {
+    form: Form,
+    sink: Sink,
+    born_ns: u64,
+}
+
+impl Logger {
+    /// Times in the lines are from now on.
+    #[must_use]
+    pub fn new(form: Form, sink: Sink) -> Self {
+        Self {
+            form,
+            sink,
+            born_ns: clock::monotonic_ns(),
+        }
+    }
+}
+
+impl Listener for Logger {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Collected(stats) = event {
+            let resident = limits::resident_bytes();
+            self.sink
+                .send(&mut line(stats, self.form, self.born_ns, resident));
+        }
+    }
+
+    fn wants_details(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,20 @@
 //! Where lines go: a file that is appended to, or a stream that is open already.
 
-use crate::line::Line;
+use crate::line::{LINE, Line};
 use core::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, getrlimit};
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// See the module. Whoever has it writes whole lines, from any thread, each by one system call that leaves errno alone and
 /// allocates nothing.
 #[derive(Debug)]
 pub struct Sink {
     target: Target,
+    /// The size that the process may make a file, in bytes. To pass it would end the process by a signal (SIGXFSZ).
+    largest: Option<u64>,
     /// Lines that did not get through: the disk is full, or nobody reads any more.
     lost: AtomicU64,
 }
@@ -43,6 +46,7 @@ impl Sink {
     fn to(target: Target) -> Self {
         Self {
             target,
+            largest: getrlimit(Resource::Fsize).current,
             lost: AtomicU64::new(0),
         }
     }
@@ -50,9 +54,13 @@ impl Sink {
     /// Writes a line. What does not get through is lost, and counted.
     pub fn send(&self, line: &mut Line) {
         let bytes = line.ended();
-        let written = match &self.target {
-            Target::File(file) => rustix::io::write(file.as_fd(), bytes),
-            Target::Stderr => rustix::io::write(rustix::stdio::stderr(), bytes),
+        let to = match &self.target {
+            Target::File(file) => file.as_fd(),
+            Target::Stderr => rustix::stdio::stderr(),
+        };
+        let written = match self.largest {
+            Some(most) if is_full(to, most) => Ok(0),
+            _ => rustix::io::write(to, bytes),
         };
         if written != Ok(bytes.len()) {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -64,6 +72,13 @@ impl Sink {
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
+}
+
+/// Is there no room for a line below the largest size?
+fn is_full(file: BorrowedFd<'_>, most: u64) -> bool {
+    // What has no size, a pipe or a terminal, says 0.
+    let size = rustix::fs::fstat(file).map_or(0, |s| s.st_size);
+    u64::try_from(size).unwrap_or(0) + LINE as u64 > most
 }
 
 #[cfg(test)]

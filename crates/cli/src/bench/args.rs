@@ -1,5 +1,6 @@
 //! The command line of `heapwright bench`, and what it asks for.
 
+use super::observe::Wanted;
 use super::request::{Heap, Load, Request, TOUR, find_plan, find_workload};
 use crate::dump;
 use crate::refusal::Refusal;
@@ -41,6 +42,8 @@ Examples:
   heapwright bench lru --heap 64m --mutators 4        a heap of 64 MiB, four threads
   heapwright bench all --scale 0.01 --verify          small, and checked at each collection
   heapwright bench churn --iterations 5 --json        five runs of each plan, as JSON
+  heapwright bench --heap 1.5x,2x,4x --report out.html the tour as a page with charts
+  heapwright bench lru --plan immix --trace out.json  a timeline of one run
   heapwright bench gcbench --plan immix --heap 256m --dump heap.hprof
                                                       what is in the heap at the end",
         tour.join(", "),
@@ -106,6 +109,18 @@ pub(crate) struct Bench {
     /// VisualVM, .heapsnapshot for Chrome's DevTools. For one workload on one plan in one heap; the dump's time counts
     #[arg(long, value_name = "FILE")]
     dump: Option<PathBuf>,
+    /// Make a page with charts of all runs, as one HTML file
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Write a timeline for ui.perfetto.dev and chrome://tracing, as JSON; of a single run
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Keep recordings of the runs there, for `heapwright report`: WORKLOAD-PLAN-HEAP.jsonl
+    #[arg(long, value_name = "DIRECTORY")]
+    record: Option<PathBuf>,
+    /// One line for each collection, on stderr or appended to a file: FILE, or gc[,phases][,json][=FILE]
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "stderr")]
+    log: Option<String>,
     /// One line of JSON for each run instead of the table
     #[arg(long)]
     json: bool,
@@ -147,6 +162,12 @@ impl Bench {
             metadata: self.metadata,
             timeout: Duration::from_secs(self.timeout.into()),
             json: self.json,
+            wanted: Wanted {
+                report: self.report.clone(),
+                trace: self.trace.clone(),
+                record: self.record.clone(),
+                log: self.log.clone(),
+            },
         };
         if let Some(file) = &request.dump {
             dump::check_run(file, request.runs())?;

@@ -6,6 +6,7 @@
 pub(crate) mod args;
 mod cache;
 pub(crate) mod child;
+mod observe;
 pub(crate) mod progress;
 pub(crate) mod record;
 pub(crate) mod request;
@@ -17,7 +18,8 @@ use crate::output;
 use crate::refusal::Refusal;
 use args::Bench;
 use child::{Interrupted, Runner};
-use heapwright_bench::spec::{Report, Status};
+use heapwright_bench::spec::{Report, Spec, Status};
+use observe::Observer;
 use progress::Progress;
 use record::{Record, Sized, judge};
 use request::{Heap, Load, Request, multiple};
@@ -45,7 +47,9 @@ pub(crate) fn run(bench: &Bench) -> Result<ExitCode, Refusal> {
     let request = bench.request()?;
     let runner =
         Runner::new().map_err(|e| Refusal::ours(format!("cannot prepare for signals: {e}")))?;
+    let observer = Observer::of(&request)?;
     let mut session = Session {
+        observer,
         progress: Progress::new(request.runs()),
         request,
         runner,
@@ -55,7 +59,10 @@ pub(crate) fn run(bench: &Bench) -> Result<ExitCode, Refusal> {
     };
     let done = session.all();
     session.progress.end();
+    // What was run is in it even if the rest is not.
+    let made = session.observer.finish();
     match done {
+        Ok(()) if made.is_err() => made.map(|()| ExitCode::SUCCESS),
         Ok(()) if session.failed => Ok(ExitCode::FAILURE),
         Ok(()) | Err(Stop::Unread) => Ok(ExitCode::SUCCESS),
         Err(Stop::Refused(refusal)) => Err(refusal),
@@ -84,6 +91,7 @@ impl Runs {
 }
 
 struct Session {
+    observer: Observer,
     request: Request,
     runner: Runner,
     smallest: Smallest,
@@ -118,8 +126,14 @@ impl Session {
                         .say(format!("{} {heap} on {}", load.info.name, plan.name));
                     let report = match &trouble {
                         None => {
-                            let spec = self.request.spec(load, plan, sized.bytes);
-                            self.runner.run(&spec, self.request.timeout)?
+                            let spec = Spec {
+                                record: self.observer.file(load, plan, &sized, iteration),
+                                log: self.observer.log(),
+                                ..self.request.spec(load, plan, sized.bytes)
+                            };
+                            let report = self.runner.run(&spec, self.request.timeout)?;
+                            self.observer.show_log(&self.progress);
+                            report
                         }
                         Some(why) => Report::ended(Status::Failed, why),
                     };
@@ -168,7 +182,6 @@ impl Session {
             for record in &runs.records {
                 text += &output::json(record, false).map_err(Stop::Refused)?;
             }
-            return self.write(&text);
         }
         for heap in &runs.heaps {
             let rows = self.request.plans.iter();
@@ -179,9 +192,12 @@ impl Session {
                 // Interrupted before the first run.
                 continue;
             }
-            let block = Block::new(*load, *heap, rows);
-            text += &block.text(&self.request);
-            self.blocks.push(block);
+            self.observer.add(load, heap, &rows);
+            if !self.request.json {
+                let block = Block::new(*load, *heap, rows);
+                text += &block.text(&self.request);
+                self.blocks.push(block);
+            }
         }
         for dump in runs.records.iter().filter_map(|r| r.dump) {
             text += &format!(

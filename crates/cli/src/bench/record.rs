@@ -79,8 +79,8 @@ pub(crate) struct Record {
     pub(crate) status: Verdict,
     pub(crate) why: Option<String>,
     pub(crate) wall_s: f64,
-    user_s: f64,
-    sys_s: f64,
+    pub(crate) user_s: f64,
+    pub(crate) sys_s: f64,
     pub(crate) gc_s: f64,
     pub(crate) collections: u64,
     pub(crate) full_collections: u64,
@@ -295,6 +295,7 @@ pub(crate) mod tests {
             timeout: Duration::from_secs(1),
             json: false,
             dump: None,
+            wanted: super::super::observe::Wanted::default(),
         };
         let heap = Sized {
             heap: Heap::Times(3.0),

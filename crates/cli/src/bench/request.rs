@@ -1,6 +1,7 @@
 //! What is to be measured.
 
 use super::args::Metadata;
+use super::observe::Wanted;
 use crate::refusal::Refusal;
 use heapwright::options;
 use heapwright::plan::{self, PlanInfo};
@@ -108,6 +109,8 @@ pub(crate) struct Request {
     pub(crate) json: bool,
     /// Where the heap dump of the only run goes.
     pub(crate) dump: Option<PathBuf>,
+    /// Beside the table.
+    pub(crate) wanted: Wanted,
 }
 
 impl Request {

@@ -20,6 +20,7 @@ pub(crate) enum End {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Medians {
     pub(crate) wall_s: f64,
+    pub(crate) cpu_s: f64,
     pub(crate) mutator_s: f64,
     pub(crate) gc_s: f64,
     pub(crate) collections: f64,
@@ -81,6 +82,7 @@ impl Medians {
         };
         Some(Self {
             wall_s: some(&|r| Some(r.wall_s))?,
+            cpu_s: some(&|r| Some(r.user_s + r.sys_s))?,
             mutator_s: some(&|r| Some((r.wall_s - r.gc_s).max(0.0)))?,
             gc_s: some(&|r| Some(r.gc_s))?,
             collections: some(&|r| Some(r.collections as f64))?,

@@ -26,7 +26,7 @@ results could not be written.
 Examples:
   heapwright compare gcbench --with immix,mmtk-immix,boehm,malloc
   heapwright compare gcbench,lru --heap 1.5x,2x,3x,6x --raw runs.json --markdown results.md
-  heapwright compare --from runs.json --markdown results.md
+  heapwright compare --from runs.json --markdown results.md --report results.html
   heapwright compare graph --with semispace,immix --scale 0.1 --runs 3        only ours: no peers needed";
 
 /// What runs if nothing is named.
@@ -86,6 +86,9 @@ pub(crate) struct Compare {
     /// Write the tables there, as a page in Markdown, instead of to stdout
     #[arg(long, value_name = "FILE")]
     pub(crate) markdown: Option<PathBuf>,
+    /// Write a page with charts there, as one HTML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// The raw data as JSON on stdout, instead of the tables
     #[arg(long)]
     pub(crate) json: bool,

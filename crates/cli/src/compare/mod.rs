@@ -6,6 +6,7 @@
 pub(crate) mod args;
 mod contestant;
 mod distil;
+mod grid;
 mod machine;
 mod record;
 mod text;
@@ -21,7 +22,7 @@ use args::Compare;
 use contestant::{Contestant, Peers};
 use heapwright_bench::spec::Spec;
 use record::{Cell, Comparison, Machine, Run};
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant, SystemTime};
@@ -29,8 +30,11 @@ use std::time::{Duration, Instant, SystemTime};
 /// Carries out `heapwright compare`.
 pub(crate) fn run(compare: &Compare) -> Result<ExitCode, Refusal> {
     // Said before the runs, which may take hours.
-    for file in [&compare.raw, &compare.markdown].into_iter().flatten() {
-        writable(file)?;
+    for file in [&compare.raw, &compare.markdown, &compare.report]
+        .into_iter()
+        .flatten()
+    {
+        output::writable(file)?;
     }
     if let Some(file) = &compare.from {
         let comparison = read(file)?;
@@ -47,7 +51,7 @@ pub(crate) fn run(compare: &Compare) -> Result<ExitCode, Refusal> {
         ),
         comparison: Comparison {
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            command: command_line(),
+            command: output::command_line(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             machine: Machine::this(),
             runs: compare.runs,
@@ -111,7 +115,7 @@ impl Session<'_> {
                 self.comparison.minutes = self.begin.elapsed().as_secs_f64() / 60.0;
                 if let Some(file) = &self.compare.raw {
                     let text = output::json(&self.comparison, true).map_err(Stop::Refused)?;
-                    write(file, &text).map_err(Stop::Refused)?;
+                    output::write_file(file, text.as_bytes()).map_err(Stop::Refused)?;
                 }
             }
         }
@@ -209,11 +213,16 @@ impl Session<'_> {
 /// Shows or writes what came of it.
 fn finish(compare: &Compare, comparison: &Comparison) -> Result<ExitCode, Refusal> {
     if let Some(file) = &compare.markdown {
-        write(file, &text::page(comparison))?;
+        output::write_file(file, text::page(comparison).as_bytes())?;
+    }
+    if let Some(file) = &compare.report {
+        let title = format!("heapwright compare, {}", comparison.date);
+        let page = crate::report::page(&title, &grid::grid(comparison))?;
+        output::write_file(file, page.as_bytes())?;
     }
     if compare.json {
         output::put(&output::json(comparison, true)?)?;
-    } else if compare.markdown.is_none() {
+    } else if compare.markdown.is_none() && compare.report.is_none() {
         output::put(&text::tables(comparison))?;
     }
     let runs = comparison.cells.iter().flat_map(|c| &c.runs);
@@ -223,55 +232,6 @@ fn finish(compare: &Compare, comparison: &Comparison) -> Result<ExitCode, Refusa
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// As a person would type it.
-fn command_line() -> String {
-    let words = std::env::args().skip(1);
-    let quoted = words.map(|w| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=.,/:+%".contains(c);
-        if !w.is_empty() && w.chars().all(plain) {
-            w
-        } else {
-            format!("'{}'", w.replace('\'', "'\\''"))
-        }
-    });
-    ["heapwright".to_owned()]
-        .into_iter()
-        .chain(quoted)
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-/// A file that cannot be written is said at once. One that is there keeps its contents until there are new ones.
-fn writable(file: &Path) -> Result<(), Refusal> {
-    let is_new = !file.exists();
-    File::options()
-        .append(true)
-        .create(true)
-        .open(file)
-        .map_err(|e| Refusal::usage(format!("{}: it cannot be written: {e}", file.display())))?;
-    if is_new {
-        // Nothing is lost if it stays: it is empty.
-        let _ = fs::remove_file(file);
-    }
-    Ok(())
-}
-
-fn write(file: &Path, text: &str) -> Result<(), Refusal> {
-    let failed = |e| Refusal::ours(format!("{}: {e}", file.display()));
-    if file.exists() && !file.is_file() {
-        // A pipe or a device.
-        return fs::write(file, text).map_err(failed);
-    }
-    // Not half a file in the place of a whole one, should the disk be full.
-    let new = file.with_extension(format!("new-{}", std::process::id()));
-    fs::write(&new, text)
-        .and_then(|()| fs::rename(&new, file))
-        .map_err(|e| {
-            let _ = fs::remove_file(&new);
-            failed(e)
-        })
 }
 
 fn read(file: &Path) -> Result<Comparison, Refusal> {
