@@ -199,7 +199,8 @@ impl Session {
                 self.blocks.push(block);
             }
         }
-        for dump in runs.records.iter().filter_map(|r| r.dump) {
+        let dumps = runs.records.iter().filter_map(|r| r.dump);
+        for dump in dumps.filter(|_| !self.request.json) {
             text += &format!(
                 "heap dump: {} objects with {:.1} MiB, a file of {:.1} MiB, {:.0} ms with the world stopped\n\n",
                 dump.objects,
