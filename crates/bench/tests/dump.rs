@@ -144,7 +144,7 @@ fn counts_and_bytes_are_those_of_the_census() {
             t.object(1, 9).unwrap();
         }
         let mut census = Census::new();
-        let mut in_tools = Census::new();
+        let mut in_tools = [Census::new(), Census::new()];
         for count in t.mutator().census() {
             census.insert(count.name, (count.objects, count.bytes));
         }
@@ -156,12 +156,17 @@ fn counts_and_bytes_are_those_of_the_census() {
             sizes.push((o, vm.type_name(vm.type_of(o)), vm.size(o)));
         });
         for (object, name, bytes) in sizes {
-            let count = in_tools.entry(name).or_default();
-            count.0 += 1;
-            count.1 += size_in_tools(bytes, t.references(object));
+            for (tool, size) in size_in_tools(bytes, t.references(object))
+                .into_iter()
+                .enumerate()
+            {
+                let count = in_tools[tool].entry(name.clone()).or_default();
+                count.0 += 1;
+                count.1 += size;
+            }
         }
         let hprof = Hprof::parse(&dump(&mut t, Extent::All, Format::Hprof));
-        assert_eq!(hprof.census(), in_tools, "{}", plan.name);
+        assert_eq!([hprof.census(), hprof.sizes()], in_tools, "{}", plan.name);
         let (found, ..) = snapshot(&dump(&mut t, Extent::All, Format::HeapSnapshot));
         assert_eq!(found, census, "{}", plan.name);
         // After a collection that leaves nothing dead, what is reached is everything.

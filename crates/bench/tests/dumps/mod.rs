@@ -14,12 +14,21 @@ pub(crate) type Census = BTreeMap<String, (usize, usize)>;
 pub(crate) struct Object {
     /// The name of its class, or of the one that its class extends.
     pub(crate) kind: String,
-    /// What Eclipse MAT and VisualVM take for its size.
+    /// What Eclipse MAT takes for its size: a header, and the fields or the elements.
     pub(crate) bytes: usize,
+    /// What VisualVM takes for it: what the class of an instance says.
+    pub(crate) size: usize,
     /// What it refers to, with 0 for nothing, and at the end of an array what pads it.
     pub(crate) references: Vec<u64>,
     /// It is an array.
     pub(crate) array: bool,
+}
+
+#[derive(Debug)]
+struct Class {
+    kind: String,
+    fields: Vec<FieldType>,
+    size: usize,
 }
 
 /// A whole dump.
@@ -71,7 +80,7 @@ impl Hprof {
         sub: SubRecord<'_>,
         id_size: IdSize,
         names: &HashMap<jvm_hprof::Id, String>,
-        classes: &mut HashMap<jvm_hprof::Id, (String, Vec<FieldType>)>,
+        classes: &mut HashMap<jvm_hprof::Id, Class>,
     ) {
         let (id, object) = match sub {
             SubRecord::GcRootNativeStack(root) => {
@@ -89,23 +98,24 @@ impl Hprof {
                     .collect();
                 let own = &names[&class.obj_id()];
                 let kind = match class.super_class_obj_id() {
-                    Some(above) if names[&above] != "java/lang/Object" => {
+                    Some(above) if !names[&above].starts_with("java/lang/") => {
                         assert!(own.starts_with(&names[&above]), "{own}");
                         names[&above].clone()
                     }
                     _ => own.clone(),
                 };
-                let bytes: usize = fields.iter().map(width).sum();
-                assert_eq!(class.instance_size_bytes() as usize, bytes);
-                classes.insert(class.obj_id(), (kind, fields));
+                let size = class.instance_size_bytes() as usize;
+                classes.insert(class.obj_id(), Class { kind, fields, size });
                 return;
             }
             SubRecord::Instance(instance) => {
-                let (kind, types) = &classes[&instance.class_obj_id()];
+                let class = &classes[&instance.class_obj_id()];
+                let bytes: usize = class.fields.iter().map(width).sum();
+                assert_eq!(instance.fields().len(), bytes);
                 let mut rest: &[u8] = instance.fields();
                 let bytes = 16 + rest.len();
                 let mut references = Vec::new();
-                for field in types {
+                for field in &class.fields {
                     let (after, value) = field.parse_value(rest, id_size).unwrap();
                     rest = after;
                     if let FieldValue::ObjectId(target) = value {
@@ -114,23 +124,26 @@ impl Hprof {
                 }
                 assert!(rest.is_empty());
                 let object = Object {
-                    kind: kind.clone(),
+                    kind: class.kind.clone(),
                     bytes: bytes.next_multiple_of(8),
+                    size: class.size,
                     references,
                     array: false,
                 };
                 (instance.obj_id().id(), object)
             }
             SubRecord::ObjectArray(array) => {
-                let name = &classes[&array.array_class_obj_id()].0;
+                let name = &classes[&array.array_class_obj_id()].kind;
                 let kind = name.strip_prefix("[L").unwrap().strip_suffix(';').unwrap();
                 let references: Vec<u64> = array
                     .elements(id_size)
                     .map(|e| e.unwrap().map_or(0, |t| t.id()))
                     .collect();
+                let bytes = (20 + 8 * references.len()).next_multiple_of(8);
                 let object = Object {
                     kind: kind.to_owned(),
-                    bytes: (20 + 8 * references.len()).next_multiple_of(8),
+                    bytes,
+                    size: bytes,
                     references,
                     array: true,
                 };
@@ -141,13 +154,24 @@ impl Hprof {
         assert!(self.objects.insert(id, object).is_none(), "{id:x} twice");
     }
 
-    /// Objects by type, with the bytes that tools see.
+    /// Objects by type, with the bytes that Eclipse MAT sees.
     pub(crate) fn census(&self) -> Census {
         let mut census = Census::new();
         for object in self.objects.values() {
             let count = census.entry(object.kind.clone()).or_default();
             count.0 += 1;
             count.1 += object.bytes;
+        }
+        census
+    }
+
+    /// The same, with the bytes that VisualVM sees.
+    pub(crate) fn sizes(&self) -> Census {
+        let mut census = Census::new();
+        for object in self.objects.values() {
+            let count = census.entry(object.kind.clone()).or_default();
+            count.0 += 1;
+            count.1 += object.size;
         }
         census
     }
@@ -176,13 +200,16 @@ fn width(field: &FieldType) -> usize {
     }
 }
 
-/// What a tool computes as the size of an object from what the dump says of it.
-pub(crate) fn size_in_tools(bytes: usize, references: usize) -> usize {
+/// What tools compute as the size of an object from what the dump says of it: Eclipse MAT, VisualVM.
+pub(crate) fn size_in_tools(bytes: usize, references: usize) -> [usize; 2] {
     if bytes <= 256 && references <= 32 {
-        bytes.next_multiple_of(8).max(16 + 8 * references)
+        [
+            bytes.next_multiple_of(8).max(16 + 8 * references),
+            bytes.next_multiple_of(8),
+        ]
     } else {
-        let elements = (bytes.saturating_sub(20) / 8).max(references);
-        (20 + 8 * elements).next_multiple_of(8)
+        let elements = (bytes.next_multiple_of(8).saturating_sub(20) / 8).max(references);
+        [(20 + 8 * elements).next_multiple_of(8); 2]
     }
 }
 

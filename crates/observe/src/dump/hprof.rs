@@ -8,13 +8,18 @@
 //!
 //! Tools do not read an object's size, they compute it: 16 bytes and the fields for an instance; 20 bytes and the elements for an array,
 //! rounded up to 8. So instances get as many raw fields, and arrays as many nulls, that this is the size in the heap; an object that has
-//! less beside its references than that looks up to 16 bytes larger than it is. Objects of one type that differ in size or in the number of
-//! references need classes of their own, which extend the class `T`. Contents other than references are not in the dump.
+//! less beside its references than that looks up to 16 bytes larger than it is. A class says how large its instances are in the heap,
+//! headers included and rounded up to 8, as newer Java machines do: VisualVM, which sees from the size of `java.lang.Object` that it is so,
+//! shows that. Objects of one type that differ in size or in the number of references need classes of their own, which extend the class
+//! `T`. Contents other than references are not in the dump.
 
+use super::classes::{
+    BUILT_IN, Class, Classes, INSTANCE_HEADER, MOST_BYTES, MOST_FIELDS, REFERENT, built_in,
+    elements, raw_fields,
+};
 use super::graph::Graph;
-use super::numbering::Numbering;
 use super::out::{Out, Text};
-use super::{DumpError, Node, RootKind, Source};
+use super::{DumpError, RootKind, Source};
 use core::fmt::Write;
 use heapwright_memory::MappedVec;
 use heapwright_os::{OsError, real_port};
@@ -33,189 +38,20 @@ const CLASS_DUMP: u8 = 0x20;
 const INSTANCE_DUMP: u8 = 0x21;
 const ARRAY_DUMP: u8 = 0x22;
 
-/// The types of fields, with their bytes.
+/// The types of fields, which have 8 bytes each.
 const OBJECT: u8 = 2;
-const LONG: (u8, usize) = (11, 8);
-const SMALLER: [(u8, usize); 3] = [(10, 4), (9, 2), (8, 1)];
-
-/// What tools add to the fields of an instance, and to the elements of an array.
-const INSTANCE_HEADER: usize = 16;
-const ARRAY_HEADER: usize = 20;
-
-/// The largest instances.
-const MOST_BYTES: usize = 256;
-const MOST_FIELDS: usize = 32;
-/// When there are so many shapes, objects of further ones become arrays.
-const MOST_SHAPES: usize = 4096;
-/// An array is not padded beyond this: a sub-record has less than 4 GiB.
-const MOST_ELEMENTS: usize = 1 << 28;
-
-/// Classes that tools look for.
-const BUILT_IN: [&str; 4] = [
-    "java/lang/Object",
-    "java/lang/Class",
-    "java/lang/ClassLoader",
-    "java/lang/String",
-];
+const LONG: u8 = 11;
 
 /// The one stack trace that everything was allocated at: an empty one.
 const TRACE: u32 = 1;
-
-/// A class: what it is a class of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    /// A type, whose instances are of classes that extend it.
-    Type(u32),
-    /// Objects of a type with so many bytes and references.
-    Shape(u32, usize, usize),
-    /// Arrays of a type.
-    Array(u32),
-}
-
-impl Class {
-    /// As a number: two bits for which, then the type, then the references and the bytes of a shape.
-    fn key(self) -> u64 {
-        match self {
-            Self::Type(t) => 1 << 62 | u64::from(t) << 16,
-            Self::Shape(t, bytes, references) => {
-                2 << 62 | u64::from(t) << 16 | (references as u64) << 9 | bytes as u64
-            }
-            Self::Array(t) => 3 << 62 | u64::from(t) << 16,
-        }
-    }
-
-    fn of(key: u64) -> Self {
-        let t = (key >> 16) as u32;
-        match key >> 62 {
-            1 => Self::Type(t),
-            2 => Self::Shape(t, key as usize & 0x1ff, key as usize >> 9 & 0x7f),
-            _ => Self::Array(t),
-        }
-    }
-
-    /// The class of an object if there is no end of shapes.
-    fn wanted(node: &Node) -> Self {
-        if node.bytes <= MOST_BYTES && node.references <= MOST_FIELDS {
-            Self::Shape(node.type_id, node.bytes, node.references)
-        } else {
-            Self::Array(node.type_id)
-        }
-    }
-}
-
-/// Bytes of fields that are no references.
-fn raw_bytes(bytes: usize, references: usize) -> usize {
-    bytes.saturating_sub(INSTANCE_HEADER + 8 * references)
-}
-
-fn field_bytes(bytes: usize, references: usize) -> usize {
-    8 * references + raw_bytes(bytes, references)
-}
-
-/// The types of the raw fields.
-fn raw_fields(bytes: usize, references: usize) -> impl Iterator<Item = u8> {
-    let raw = raw_bytes(bytes, references);
-    let rest = SMALLER
-        .into_iter()
-        .filter(move |(_, bytes)| raw & bytes != 0);
-    core::iter::repeat_n(LONG, raw / LONG.1)
-        .chain(rest)
-        .map(|(kind, _)| kind)
-}
-
-fn elements(node: &Node) -> usize {
-    let fit = node.bytes.saturating_sub(ARRAY_HEADER) / 8;
-    fit.min(MOST_ELEMENTS).max(node.references)
-}
-
-/// The classes of a dump.
-struct Classes {
-    numbers: Numbering,
-    /// For a type's class: how many shapes it has. For others nothing.
-    shapes: MappedVec<u32>,
-    all_shapes: usize,
-}
-
-impl Classes {
-    fn new() -> Result<Self, OsError> {
-        Ok(Self {
-            numbers: Numbering::new()?,
-            shapes: MappedVec::new(real_port(), 1 << 26, c"heapwright dump")?,
-            all_shapes: 0,
-        })
-    }
-
-    fn number(&mut self, class: Class) -> Result<(usize, bool), OsError> {
-        let (number, new) = self.numbers.number(class.key())?;
-        if new {
-            self.shapes.push(0)?;
-        }
-        Ok((number, new))
-    }
-
-    /// Meets an object.
-    fn meet(&mut self, node: &Node) -> Result<(), OsError> {
-        let class = self.of(node);
-        if self.numbers.get(class.key()).is_some() {
-            return Ok(());
-        }
-        if self.all_shapes == MOST_SHAPES || matches!(class, Class::Array(_)) {
-            self.number(Class::Array(node.type_id))?;
-            return Ok(());
-        }
-        let (of_type, _) = self.number(Class::Type(node.type_id))?;
-        self.number(class)?;
-        self.shapes.as_mut_slice()[of_type] += 1;
-        self.all_shapes += 1;
-        Ok(())
-    }
-
-    /// The class of an object.
-    fn of(&self, node: &Node) -> Class {
-        let wanted = Class::wanted(node);
-        let full = self.all_shapes == MOST_SHAPES;
-        if full && self.numbers.get(wanted.key()).is_none() {
-            return Class::Array(node.type_id);
-        }
-        wanted
-    }
-
-    fn id(&self, class: Class) -> u64 {
-        let number = self.numbers.get(class.key()).map_or(0, |n| n + 1);
-        built_in(BUILT_IN.len() + number)
-    }
-
-    /// Are all instances of the type of one shape? Its class is then the type's.
-    fn is_alone(&self, type_id: u32) -> bool {
-        let number = self.numbers.get(Class::Type(type_id).key());
-        number.and_then(|n| self.shapes.get(n)) == Some(1)
-    }
-
-    /// Those that are written: with their super class.
-    fn each(&self) -> impl Iterator<Item = (Class, u64)> + '_ {
-        self.numbers.keys().iter().filter_map(|key| {
-            let class = Class::of(*key);
-            match class {
-                Class::Type(t) if self.is_alone(t) => None,
-                Class::Shape(t, ..) if !self.is_alone(t) => Some((class, self.id(Class::Type(t)))),
-                _ => Some((class, built_in(0))),
-            }
-        })
-    }
-}
-
-/// The identifiers of classes: numbers below all addresses of objects.
-fn built_in(index: usize) -> u64 {
-    (index as u64 + 1) * 16
-}
 
 /// The identifiers of names. Fields have the first ones.
 fn field_name(index: usize) -> u64 {
     index as u64 + 1
 }
 
-/// References, and the longs and smaller fields.
-const FIELD_NAMES: usize = MOST_FIELDS + MOST_BYTES / 8 + 3;
+/// References, and longs, and the one field of a class of Java's.
+pub(super) const FIELD_NAMES: usize = MOST_FIELDS + MOST_BYTES / 8 + 1;
 
 fn class_name(class_id: u64) -> u64 {
     FIELD_NAMES as u64 + 1 + class_id
@@ -327,28 +163,49 @@ impl<'o, 'w> Segments<'o, 'w> {
     }
 }
 
-/// A class, with the fields that it has beyond its super class.
-fn class_dump(to: &mut Segments<'_, '_>, id: u64, super_class: u64, shape: (usize, usize)) {
-    let (bytes, references) = shape;
-    let raw = raw_fields(bytes, references).count();
-    to.begin(1 + 7 * 8 + 2 * 4 + 3 * 2 + 9 * (references + raw));
+/// A class of instances of so many bytes, with fields beyond those of its super class: their names and types.
+fn class_dump(
+    to: &mut Segments<'_, '_>,
+    id: u64,
+    super_class: u64,
+    bytes: usize,
+    fields: impl ExactSizeIterator<Item = (u64, u8)>,
+) {
+    to.begin(1 + 7 * 8 + 2 * 4 + 3 * 2 + 9 * fields.len());
     to.put(&[CLASS_DUMP]);
     to.id(id);
     to.int(TRACE as usize);
     to.id(super_class);
     // Class loader, signers, protection domain, two that are reserved.
     to.zeros(5 * 8);
-    to.int(field_bytes(bytes, references));
+    to.int(bytes);
     // No constants, no static fields.
     to.zeros(4);
-    to.put(&((references + raw) as u16).to_be_bytes());
-    for index in 0..references {
-        to.id(field_name(index));
-        to.put(&[OBJECT]);
-    }
-    for (index, kind) in raw_fields(bytes, references).enumerate() {
-        to.id(field_name(MOST_FIELDS + index));
+    to.put(&(fields.len() as u16).to_be_bytes());
+    for (name, kind) in fields {
+        to.id(name);
         to.put(&[kind]);
+    }
+}
+
+fn class_dumps(classes: &Classes, to: &mut Segments<'_, '_>) {
+    for (index, class) in BUILT_IN.iter().enumerate() {
+        let super_class = class.extends.map_or(0, built_in);
+        let fields = 0..usize::from(class.referent);
+        let fields = fields.map(|_| (field_name(FIELD_NAMES - 1), OBJECT));
+        class_dump(to, built_in(index), super_class, class.bytes, fields);
+    }
+    for (class, super_class) in classes.each() {
+        let (bytes, references) = match class {
+            Class::Shape(_, bytes, references) => (bytes, references),
+            _ => (INSTANCE_HEADER, 0),
+        };
+        let fields = 0..references + raw_fields(bytes, references);
+        let fields = fields.map(|index| match index.checked_sub(references) {
+            None => (field_name(index), OBJECT),
+            Some(raw) => (field_name(MOST_FIELDS + raw), LONG),
+        });
+        class_dump(to, classes.id(class), super_class, bytes, fields);
     }
 }
 
@@ -389,17 +246,7 @@ pub(super) fn write<S: Source>(graph: &Graph<'_, S>, out: &mut Out<'_>) -> Resul
     }
 
     let mut to = Segments::new(out)?;
-    for index in 0..BUILT_IN.len() {
-        let super_class = if index == 0 { 0 } else { built_in(0) };
-        class_dump(&mut to, built_in(index), super_class, (0, 0));
-    }
-    for (class, super_class) in classes.each() {
-        let shape = match class {
-            Class::Shape(_, bytes, references) => (bytes, references),
-            _ => (0, 0),
-        };
-        class_dump(&mut to, classes.id(class), super_class, shape);
-    }
+    class_dumps(&classes, &mut to);
     // Tools find out by themselves what nothing keeps.
     for (kind, object) in graph.roots().filter(|(k, _)| *k != RootKind::Dead) {
         if kind == RootKind::Thread {
@@ -433,14 +280,15 @@ fn put_object<S: Source>(
     let node = source.node(object);
     let class = classes.of(&node);
     let rest = if let Class::Shape(_, bytes, references) = class {
-        let fields = field_bytes(bytes, references);
+        let raw = 8 * raw_fields(bytes, references);
+        let fields = 8 * references + raw;
         to.begin(25 + fields);
         to.put(&[INSTANCE_DUMP]);
         to.id(object as u64);
         to.int(TRACE as usize);
         to.id(classes.id(class));
         to.int(fields);
-        raw_bytes(bytes, references)
+        raw
     } else {
         let elements = elements(&node);
         to.begin(25 + 8 * elements);
@@ -469,69 +317,19 @@ fn names<S: Source>(source: &S, classes: &Classes, out: &mut Out<'_>) {
             // Short.
             let _ = match index.checked_sub(MOST_FIELDS) {
                 None => write!(text, "reference {index}"),
+                Some(_) if index == FIELD_NAMES - 1 => text.write_str(REFERENT),
                 Some(raw) => write!(text, "raw {raw}"),
             };
         });
     }
-    for (index, built) in BUILT_IN.iter().enumerate() {
+    for (index, class) in BUILT_IN.iter().enumerate() {
         put(class_name(built_in(index)), &|text| {
-            let _ = text.write_str(built);
+            let _ = text.write_str(class.name);
         });
     }
     for (class, _) in classes.each() {
         put(class_name(classes.id(class)), &|text| {
             put_name(source, classes, class, text);
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_class_is_its_key() {
-        for class in [
-            Class::Type(0),
-            Class::Type(u32::MAX),
-            Class::Shape(u32::MAX, 256, 32),
-            Class::Shape(7, 16, 0),
-            Class::Array(9),
-        ] {
-            assert_eq!(Class::of(class.key()), class);
-        }
-    }
-
-    #[test]
-    fn fields_and_header_are_the_size() {
-        for bytes in 16..=MOST_BYTES {
-            for references in 0..=(bytes - INSTANCE_HEADER) / 8 {
-                assert_eq!(INSTANCE_HEADER + field_bytes(bytes, references), bytes);
-                let raw: usize = raw_fields(bytes, references)
-                    .map(|kind| match kind {
-                        11 => 8,
-                        10 => 4,
-                        9 => 2,
-                        _ => 1,
-                    })
-                    .sum();
-                assert_eq!(raw, raw_bytes(bytes, references));
-                assert!(raw_fields(bytes, references).count() <= FIELD_NAMES - MOST_FIELDS);
-            }
-        }
-    }
-
-    #[test]
-    fn arrays_have_the_size_where_it_is_larger() {
-        let node = |bytes, references| Node {
-            type_id: 0,
-            bytes,
-            references,
-        };
-        for bytes in (264..10_000).step_by(8) {
-            let computed = |n: usize| (ARRAY_HEADER + 8 * n).next_multiple_of(8);
-            assert_eq!(computed(elements(&node(bytes, 3))), bytes);
-        }
-        assert_eq!(elements(&node(8 + 800, 100)), 100);
     }
 }

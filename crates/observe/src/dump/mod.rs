@@ -8,6 +8,7 @@
 //! 8 bytes for each object that was found and not yet looked at, and 1.1 MiB of buffers. Neither the graph nor the file is ever in memory.
 //! All of it is mapped, and nothing here calls malloc: a source that does not may be dumped where malloc may not be called.
 
+mod classes;
 mod file;
 mod graph;
 mod heapsnapshot;
