@@ -12,6 +12,8 @@ mod forks;
 #[path = "../../core/tests/lists/mod.rs"]
 mod lists;
 mod released;
+#[path = "../../core/tests/requests/mod.rs"]
+mod requests;
 
 use heapwright::bugs::{self, Bug};
 use heapwright::plan;
@@ -204,6 +206,7 @@ fn processes_that_fork() {
 
 fn plain(shift: u64) {
     copies_within_the_limit();
+    requests::what_is_garbage_is_gone(PlanName::ConcurrentImmix, 0, 4);
     unfinished_blocks::<false>();
     unfinished_blocks::<true>();
     many_slide(&[]);

@@ -163,6 +163,8 @@ bugs! {
     ExternalForgotten,
     /// A heap is taken for quiet though mutators are inside.
     QuietNotAsked,
+    /// A collection that is asked for only completes the mark that goes on.
+    RequestHalfDone,
     /// In the child of a fork nobody counts as inside.
     ForkInsideForgotten,
     /// It waits for helpers that it does not have.

@@ -303,6 +303,8 @@ impl Builder {
             full_next: AtomicBool::new(false),
             collections: AtomicU64::new(0),
             full_collections: AtomicU64::new(0),
+            traces: AtomicU64::new(0),
+            traced: AtomicU64::new(0),
             allocated: AtomicU64::new(0),
             _memory: Memory {
                 _range: range,

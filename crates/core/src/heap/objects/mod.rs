@@ -23,6 +23,7 @@ pub use pins::{PinGuard, Pinned};
 pub use references::{Weak, WeakMap};
 
 use crate::alloc::{Countdown, Sampler};
+use crate::bugs::{Bug, is_on};
 use crate::collect::cycle::{Pause, TraceStacks};
 use crate::collect::local::{Barrier, Local, Locals};
 use crate::collect::references::References;
@@ -130,6 +131,10 @@ struct Inner<V: Vm> {
     full_next: AtomicBool,
     collections: AtomicU64,
     full_collections: AtomicU64,
+    /// How many times everything began to be traced, and the number of the last such trace that is complete: one that marks while
+    /// mutators run began before what dies meanwhile.
+    traces: AtomicU64,
+    traced: AtomicU64,
     /// Of mutators that have ended.
     allocated: AtomicU64,
     _memory: builder::Memory,
@@ -353,6 +358,19 @@ impl<V: Vm> Inner<V> {
         self.pause(|| self.collect_stopped(cause, effort, false))
     }
 
+    /// Collects until all is gone that is garbage now: a mark that goes on is completed first. By a mutator that is inside. None: the
+    /// plan does not collect, or the last collection was another thread's.
+    fn collect_all(&self, cause: Cause, effort: Effort) -> Option<CollectionStats> {
+        let now = self.traces.load(Ordering::Relaxed);
+        loop {
+            let stats = self.collect(cause, effort);
+            let done = self.traced.load(Ordering::Relaxed) > now || is_on(Bug::RequestHalfDone);
+            if done || !self.facts.collects {
+                return stats;
+            }
+        }
+    }
+
     /// Stops the world and runs `steps`. None: somebody else did, and it is over.
     fn pause(&self, steps: impl FnOnce() -> CollectionStats) -> Option<CollectionStats> {
         let asked = clock::monotonic_ns();
@@ -434,6 +452,7 @@ impl<V: Vm> Inner<V> {
         let completed = self.space.marking();
         if begin {
             self.tending.marking_begins();
+            self.traces.fetch_add(1, Ordering::Relaxed);
         }
         let before = self.page_usage();
         let lost = self.retire();
@@ -497,6 +516,9 @@ impl<V: Vm> Inner<V> {
         let (mut stats, swept) = (pause.stats, pause.swept);
         if stats.full && !begin {
             self.full_collections.fetch_add(1, Ordering::Relaxed);
+            let began = u64::from(!completed);
+            let traces = self.traces.fetch_add(began, Ordering::Relaxed) + began;
+            self.traced.store(traces, Ordering::Relaxed);
         }
         let after = self.page_usage();
         let full = stats.full && !begin;

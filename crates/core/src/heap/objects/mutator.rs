@@ -690,9 +690,10 @@ impl<V: Vm> Mutator<V> {
         f()
     }
 
-    /// Collects everything now. A safepoint. None: the plan does not collect, or another thread just did.
+    /// Collects everything now: what was garbage when this was called is gone when it returns. Where a mark goes on while mutators run, it is
+    /// completed, and a collection in one pause follows. A safepoint. None: the plan does not collect, or another thread just did.
     pub fn collect(&mut self) -> Option<CollectionStats> {
-        self.inner().collect(Cause::Requested, Effort::Full)
+        self.inner().collect_all(Cause::Requested, Effort::Full)
     }
 
     /// Collects what the plan thinks is due. A safepoint. As [`Mutator::collect`] otherwise.

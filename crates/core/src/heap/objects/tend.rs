@@ -257,15 +257,6 @@ impl<V: Vm> Inner<V> {
         true
     }
 
-    /// By a mutator: frees all that is dead now.
-    fn collect_at_any_price(&self, cause: Cause) {
-        let marking = self.space.marking();
-        let _ = self.collect(cause, Effort::Emergency);
-        if marking {
-            let _ = self.collect(cause, Effort::Emergency);
-        }
-    }
-
     /// Gives back all that is idle.
     fn give_all_back(&self) -> usize {
         self.give_back(usize::MAX)
@@ -298,7 +289,7 @@ impl<V: Vm> Mutator<V> {
     /// A safepoint.
     pub fn release_memory(&mut self) -> usize {
         let inner = self.inner();
-        inner.collect_at_any_price(Cause::Requested);
+        let _ = inner.collect_all(Cause::Requested, Effort::Emergency);
         inner.give_all_back()
     }
 
@@ -307,7 +298,9 @@ impl<V: Vm> Mutator<V> {
         let inner = self.inner();
         match inner.tending.take_wish() {
             Wish::Nothing => {}
-            Wish::Idle => inner.collect_at_any_price(Cause::Idle),
+            Wish::Idle => {
+                let _ = inner.collect_all(Cause::Idle, Effort::Emergency);
+            }
             Wish::External => {
                 let _ = inner.collect(Cause::External, Effort::Full);
             }
