@@ -6,6 +6,7 @@ use crate::spec::{Report, Spec, Status};
 use crate::vm::{Embedded, Machine};
 use crate::workload::{self, Settings};
 use heapwright::{Heap, Options};
+use heapwright_observe::profile::{Profile, Request, Shared};
 use std::time::Instant;
 
 /// Runs what `spec` says on the embedded machine, in this process.
@@ -39,6 +40,19 @@ fn options(spec: &Spec) -> Result<Options, String> {
     Ok(options)
 }
 
+/// Begins the profile that is asked for.
+fn profile(spec: &Spec) -> Result<Option<Shared>, String> {
+    let Some(value) = &spec.profile else {
+        return Ok(None);
+    };
+    let request = Request::parse(value)?;
+    let name = format!("{} on {}", spec.workload, spec.plan);
+    let begun = Profile::begin(&request, &name);
+    begun
+        .map(|profile| Some(Shared(profile)))
+        .map_err(|e| format!("{}: {e}", request.file.display()))
+}
+
 fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
     let options = match options(spec) {
         Ok(options) => options,
@@ -48,11 +62,17 @@ fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
         Ok(ears) => ears,
         Err(why) => return Report::ended(Status::Refused, why),
     };
-    let heap = match Heap::<Machine<HEADER, AMBIGUOUS>>::builder()
+    let profile = match profile(spec) {
+        Ok(profile) => profile,
+        Err(why) => return Report::ended(Status::Refused, why),
+    };
+    let mut builder = Heap::<Machine<HEADER, AMBIGUOUS>>::builder()
         .options(options)
-        .listener(ears.listener())
-        .build(Machine::<HEADER, AMBIGUOUS>::default())
-    {
+        .listener(ears.listener());
+    if let Some(profile) = &profile {
+        builder = builder.sampler(Box::new(profile.clone()));
+    }
+    let heap = match builder.build(Machine::<HEADER, AMBIGUOUS>::default()) {
         Ok(heap) => heap,
         Err(e) => return Report::ended(Status::Refused, e.to_string()),
     };
@@ -110,6 +130,9 @@ fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
     report.collections = usage.collections;
     report.full_collections = usage.full_collections;
     report.violations = violations;
+    if let Some(Shared(profile)) = profile {
+        profile.end(report.allocated_bytes);
+    }
     if violations != 0 {
         report.status = Status::Failed;
         report.why = Some(format!("the verifier found {violations} violations"));

@@ -1,6 +1,7 @@
 //! What to run and what came of it: the words between the command and the process that it starts for each run.
 
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// One run.
@@ -49,6 +50,9 @@ pub struct Spec {
     /// Further options of the heap: names and values.
     #[serde(default)]
     pub options: Vec<(String, String)>,
+    /// Where samples of allocations go, as the variable `HEAPWRIGHT_PROFILE` says it.
+    #[serde(default)]
+    pub profile: Option<OsString>,
 }
 
 impl Spec {
@@ -74,6 +78,7 @@ impl Spec {
             record: None,
             log: None,
             options: Vec::new(),
+            profile: None,
         }
     }
 }

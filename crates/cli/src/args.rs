@@ -4,6 +4,7 @@ use crate::bench::args::{Bench, Child};
 use crate::bench::child::SUBCOMMAND;
 use crate::compare::args::Compare;
 use crate::dump::Dump;
+use crate::profile::ProfileArgs;
 use crate::refusal::Refusal;
 use crate::reports::{Outputs, Report};
 use clap::{Args, Parser, Subcommand};
@@ -23,6 +24,8 @@ Examples:
   heapwright run --max 512m -- guile big.scm     no more than 512 MiB of heap
   heapwright run --verify --stress 1000 -- ./program
                                                  a collection at every 1000th allocation, each checked
+  heapwright run --profile out.pb.gz -- ./program
+                                                 where the program allocates, for `go tool pprof`
   heapwright options                             every option of a heap, with its default
   heapwright plans                               what plans there are and what they can do
   heapwright bench                               a tour: five workloads on all plans, in two minutes
@@ -154,6 +157,8 @@ pub(crate) struct Run {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) dump: Dump,
+    #[command(flatten)]
+    pub(crate) profile: ProfileArgs,
     /// Run the program even if it does not seem to use libgc (it may load it later)
     #[arg(long)]
     pub(crate) force: bool,

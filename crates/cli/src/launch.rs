@@ -5,6 +5,7 @@ use crate::dump::Dumps;
 use crate::library::{self, Library};
 use crate::loader::LIBGC;
 use crate::output;
+use crate::profile::{self, Target};
 use crate::program::{self, Program};
 use crate::recording::Digest;
 use crate::refusal::Refusal;
@@ -35,6 +36,7 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode, Refusal> {
     };
     let library = library::find()?;
     let program = program::find(name, library.target, run.force)?;
+    let profile = run.profile.target()?;
 
     let mut command = Command::new(&program.path);
     command.arg0(name).args(arguments);
@@ -50,8 +52,11 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode, Refusal> {
     }
     run.outputs.check()?;
     command.envs(dumps.variable());
-    if dumps.at_exit() || is_told(run) {
-        supervise(command, run, name, &dumps)
+    if let Some(profile) = &profile {
+        command.env(format!("{ENV_PREFIX}PROFILE"), profile.request());
+    }
+    if dumps.at_exit() || is_told(run) || profile.is_some() {
+        supervise(command, run, name, &dumps, profile)
     } else {
         Err(failed(name, &command.exec()))
     }
@@ -73,7 +78,8 @@ fn check_environment() -> Result<(), Refusal> {
             e
         }),
     };
-    checked.map_err(|error| Refusal::usage(format!("in the environment: {error}")))
+    checked.map_err(|error| Refusal::usage(format!("in the environment: {error}")))?;
+    profile::check_environment()
 }
 
 /// Puts our directory in front of the loader's list, and our library before all others where the list comes too late.
@@ -118,6 +124,7 @@ fn supervise(
     run: &Run,
     name: &OsStr,
     dumps: &Dumps,
+    profile: Option<Target>,
 ) -> Result<ExitCode, Refusal> {
     let stats = StatsDirectory::new()
         .map_err(|e| Refusal::ours(format!("no directory for statistics can be made: {e}")))?;
@@ -148,7 +155,7 @@ fn supervise(
         .wait()
         .map_err(|e| Refusal::ours(format!("cannot wait for {}: {e}", name.to_string_lossy())))?;
     let wall = started.elapsed();
-    let (recording, troubles) = recordings.finish(&run.outputs, child.id(), name);
+    let (recording, mut troubles) = recordings.finish(&run.outputs, child.id(), name);
     let digest = recording.as_ref().map(Digest::of);
     let outcome = Outcome::collect(&stats, name, child.id(), status, wall, digest);
     drop(stats);
@@ -156,6 +163,7 @@ fn supervise(
     if run.log()?.is_some() || run.summary || run.json {
         outcome.report(run.json, run.log()?.as_ref(), run.summary);
     }
+    troubles.extend(profile.and_then(|p| p.tell(&command_line(&run.command), run.json)));
     for trouble in &troubles {
         crate::complain(trouble);
     }
@@ -164,6 +172,11 @@ fn supervise(
         Some(trouble) if status.success() => Ok(ExitCode::from(trouble.status())),
         _ => Ok(end_like(status)),
     }
+}
+
+fn command_line(words: &[OsString]) -> String {
+    let words: Vec<_> = words.iter().map(|w| w.to_string_lossy()).collect();
+    words.join(" ")
 }
 
 /// Ends as the program ended: with its status, or by the same signal.

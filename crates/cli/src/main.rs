@@ -23,6 +23,7 @@ mod library;
 mod loader;
 mod output;
 mod plans;
+mod profile;
 mod program;
 mod recording;
 mod refusal;

@@ -46,6 +46,7 @@ unsafe extern "C" fn child() {
         heap.after_fork_child();
         crate::report::after_fork();
         crate::ears::after_fork(heap);
+        crate::profile::after_fork();
     }
 }
 

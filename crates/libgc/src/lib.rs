@@ -49,6 +49,7 @@ pub mod kinds;
 pub mod leaks;
 pub mod links;
 pub mod misc;
+mod profile;
 pub mod pthread;
 pub mod readable;
 pub mod report;

@@ -5,7 +5,7 @@
 //! space), the call fails as if memory had run out, and the next one tries again.
 
 use crate::vm::BoehmVm;
-use crate::{config, ears, fork, report, roots, stack, stop, threads};
+use crate::{config, ears, fork, profile, report, roots, stack, stop, threads};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_uint, c_void};
 use core::mem::MaybeUninit;
@@ -154,6 +154,9 @@ fn build() -> Option<&'static BoehmHeap> {
         .port(real_port());
     if let Some(ears) = ears::wanted() {
         builder = builder.listener(Box::new(ears));
+    }
+    if let Some(profile) = profile::begin() {
+        builder = builder.sampler(Box::new(profile));
     }
     let heap = builder.build(BoehmVm::new()).ok()?;
     // SAFETY: `MAKING` is held and the heap is not ready: nobody else has a reference.

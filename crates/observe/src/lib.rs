@@ -6,14 +6,16 @@
 //! heaps under programs whose own `malloc` is a heap of ours, too. System calls are made directly: errno stays as it is.
 //!
 //! - [`log`]: one line for each collection, for people and scripts. `docs/observing.md` has its grammar.
+//! - [`profile`]: which objects are allocated where, sampled. `docs/profiling.md` says what is made of it.
 //! - [`record`]: everything, as JSON, a line for each event. The `heapwright` command makes reports, timelines and summaries of it.
 //! - [`dump`]: the heap itself, for the tools that open heap dumps.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod dump;
 pub mod line;
 pub mod log;
+pub mod profile;
 pub mod record;
 pub mod sink;
 pub mod sizes;

@@ -3,6 +3,7 @@
 use super::observe::Wanted;
 use super::request::{Heap, Load, Request, TOUR, find_plan, find_workload};
 use crate::dump;
+use crate::profile::ProfileArgs;
 use crate::refusal::Refusal;
 use clap::{Args, ValueEnum};
 use heapwright::plan;
@@ -45,7 +46,9 @@ Examples:
   heapwright bench --heap 1.5x,2x,4x --report out.html the tour as a page with charts
   heapwright bench lru --plan immix --trace out.json  a timeline of one run
   heapwright bench gcbench --plan immix --heap 256m --dump heap.hprof
-                                                      what is in the heap at the end",
+                                                      what is in the heap at the end
+  heapwright bench strings --plan immix --profile out.pb.gz
+                                                      where it allocates, for `go tool pprof`",
         tour.join(", "),
         plans.join(", ")
     )
@@ -121,6 +124,8 @@ pub(crate) struct Bench {
     /// One line for each collection, on stderr or appended to a file: FILE, or gc[,phases][,json][=FILE]
     #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "stderr")]
     log: Option<String>,
+    #[command(flatten)]
+    pub(super) profile: ProfileArgs,
     /// One line of JSON for each run instead of the table
     #[arg(long)]
     json: bool,

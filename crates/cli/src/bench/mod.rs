@@ -15,6 +15,7 @@ mod summary;
 mod table;
 
 use crate::output;
+use crate::profile::Target;
 use crate::refusal::Refusal;
 use args::Bench;
 use child::{Interrupted, Runner};
@@ -24,6 +25,7 @@ use progress::Progress;
 use record::{Record, Sized, judge};
 use request::{Heap, Load, Request, multiple};
 use smallest::Smallest;
+use std::ffi::OsString;
 use std::process::ExitCode;
 use summary::Summary;
 use table::Block;
@@ -45,6 +47,7 @@ impl From<Interrupted> for Stop {
 /// Carries out `heapwright bench`.
 pub(crate) fn run(bench: &Bench) -> Result<ExitCode, Refusal> {
     let request = bench.request()?;
+    let profile = bench.profile.target()?;
     let runner =
         Runner::new().map_err(|e| Refusal::ours(format!("cannot prepare for signals: {e}")))?;
     let observer = Observer::of(&request)?;
@@ -56,11 +59,15 @@ pub(crate) fn run(bench: &Bench) -> Result<ExitCode, Refusal> {
         smallest: Smallest::new(),
         blocks: Vec::new(),
         failed: false,
+        profile: profile.as_ref().map(Target::request),
     };
     let done = session.all();
     session.progress.end();
     // What was run is in it even if the rest is not.
-    let made = session.observer.finish();
+    let mut made = session.observer.finish();
+    if let Some(trouble) = profile.and_then(|p| p.tell("bench", session.request.json)) {
+        made = made.and(Err(trouble));
+    }
     match done {
         Ok(()) if made.is_err() => made.map(|()| ExitCode::SUCCESS),
         Ok(()) if session.failed => Ok(ExitCode::FAILURE),
@@ -98,6 +105,8 @@ struct Session {
     progress: Progress,
     blocks: Vec<Block>,
     failed: bool,
+    /// What runs are to do about a profile.
+    profile: Option<OsString>,
 }
 
 impl Session {
@@ -127,6 +136,7 @@ impl Session {
                     let report = match &trouble {
                         None => {
                             let spec = Spec {
+                                profile: self.profile.clone(),
                                 record: self.observer.file(load, plan, &sized, iteration),
                                 log: self.observer.log(),
                                 ..self.request.spec(load, plan, sized.bytes)

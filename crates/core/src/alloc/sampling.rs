@@ -5,12 +5,12 @@
 //! whatever it is and whoever allocates it, and counting it `1 / p` times estimates counts and bytes without bias
 //! ([`Sample::weight`]).
 //!
-//! The fast paths know nothing of this. Memory is handed out in stretches (runs of cells, the zeroed part of a region), and a
-//! stretch ends before the object with the next point: it is *cut*. What allocates next from there takes the slow path, which
-//! sees that the stretch was cut, hands out the memory of that one object, and tells the [`Sampler`]. The mark stays with the
-//! stretch that was cut: would the point go to whatever is handed out next, then sites whose objects come right behind the
-//! refills of others would get the others' points. A stretch that is given up takes its point along: points in memory that no
-//! object gets are nobody's. Exponential distances have no memory, so what is left of a distance needs not be kept for each stretch.
+//! The fast paths know nothing of this. A thread is handed memory in stretches (runs of cells, holes of blocks). One with a point
+//! in it is *cut*: the fast path may use it up to the object with the point. That object takes the slow path, which sees the cut,
+//! takes the object's memory, and tells the [`Sampler`]. The cut stays with its stretch: would the point go to whatever is
+//! allocated next, then sites whose objects come right behind the refills of others would get the others' points. A stretch that is
+//! given up takes its points along: points in memory that no object gets are nobody's. Exponential distances have no memory, so a
+//! distance goes on from one stretch to the next, whichever that is.
 //!
 //! Sampling of this kind: Vitter, Faster methods for random sampling, CACM 27(7), 1984; for allocations, in tcmalloc, Go and
 //! jemalloc.

@@ -313,15 +313,14 @@ impl<V: Vm> Mutator<V> {
             let inner = self.inner();
             let local = self.local();
             let sampling = inner.sampler().map(|s| (s, &local.countdown));
-            let exact = inner.options.stress != 0;
-            let found = take(&mut local.region, bytes, exact, sampling, &mut point);
+            let found = take(&mut local.region, bytes, sampling, &mut point);
             let region = if medium {
                 &mut local.overflow
             } else {
                 &mut local.region
             };
             let found = match found {
-                None if medium => take(region, bytes, exact, sampling, &mut point),
+                None if medium => take(region, bytes, sampling, &mut point),
                 found => found,
             };
             if let Some(object) = found {
@@ -335,7 +334,7 @@ impl<V: Vm> Mutator<V> {
                 return Ok(object);
             }
             if inner.space.refill(region, bytes) {
-                withhold(region, sampling);
+                cut(region, sampling);
                 continue;
             }
             if local.interrupt.is_raised() {
@@ -347,7 +346,7 @@ impl<V: Vm> Mutator<V> {
             }
             let holes = inner.space.fill_hole(region, policy, bytes);
             if holes {
-                withhold(region, sampling);
+                cut(region, sampling);
                 local.allocated += BLOCK_BYTES as u64;
                 inner.tending.took(1);
                 continue;
@@ -364,7 +363,7 @@ impl<V: Vm> Mutator<V> {
             let hard = inner.sizing.bounds().hard();
             match inner.space.fill(region, policy, bytes, hard) {
                 Ok(()) => {
-                    withhold(region, inner.sampler().map(|s| (s, &local.countdown)));
+                    cut(region, inner.sampler().map(|s| (s, &local.countdown)));
                     local.allocated += BLOCK_BYTES as u64;
                     inner.tending.took(1);
                 }
@@ -907,30 +906,29 @@ impl Place {
 fn take(
     region: &mut Region,
     bytes: usize,
-    exact: bool,
     sampling: Sampling<'_>,
     point: &mut Option<usize>,
 ) -> Option<usize> {
     if let Some(object) = region.bump(bytes) {
         return Some(object);
     }
-    match sampling {
+    match sampling.filter(|_| region.is_cut()) {
         None => region.extend(bytes).then(|| region.bump(bytes)).flatten(),
-        Some(sampling) => match region.extend_sampled(bytes, exact, sampling) {
+        Some(sampling) => match region.extend_cut(bytes, sampling) {
             Extended::No => None,
             Extended::Yes => region.bump(bytes),
-            Extended::Sampled(mean) => {
+            Extended::Sampled(object, mean) => {
                 *point = Some(mean);
-                region.bump(bytes)
+                Some(object)
             }
         },
     }
 }
 
-/// After a region was filled: its memory is handed out bit by bit where objects are sampled.
-fn withhold(region: &mut Region, sampling: Sampling<'_>) {
-    if sampling.is_some() {
-        region.withhold();
+/// After a region was filled.
+fn cut(region: &mut Region, sampling: Sampling<'_>) {
+    if let Some(sampling) = sampling {
+        region.cut(sampling);
     }
 }
 

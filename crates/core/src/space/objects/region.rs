@@ -22,10 +22,11 @@ pub struct Region {
     end: usize,
     /// Objects may lie in lines behind `end` that are free, in the block with this offset plus 1.
     block: usize,
-    /// Up to here memory is zero that allocations are not to have yet; below `limit`: there is none.
-    clean: usize,
-    /// Not 0: a point lies right behind `limit`, and this is the mean distance of points ([`crate::alloc::sampling`]).
+    /// Not 0: the first point that is ahead lies here ([`crate::alloc::sampling`]), and this is the mean distance of points. The
+    /// limit is not beyond it, but up to `clean` memory is zero.
     cut: usize,
+    mean: usize,
+    clean: usize,
 }
 
 /// What came of an attempt to give a region more zeroed memory.
@@ -33,10 +34,10 @@ pub struct Region {
 pub(crate) enum Extended {
     /// The object does not fit into what the region has.
     No,
-    /// It fits, unless it has a point.
+    /// It fits.
     Yes,
-    /// It fits, and a point lies in it: the mean distance of points in bytes.
-    Sampled(usize),
+    /// It was taken, at this address, and a point lies in it: the mean distance of points in bytes.
+    Sampled(usize, usize),
 }
 
 /// Holes are looked for for objects up to this size; larger ones would find few.
@@ -78,49 +79,54 @@ impl Region {
         true
     }
 
-    /// As [`Region::extend`], up to the next object that is to be sampled, or just for it. The owner, who called
-    /// [`Region::withhold`] when the region was filled. With `exact`, only for the object at hand.
-    pub(crate) fn extend_sampled(
-        &mut self,
-        bytes: usize,
-        exact: bool,
-        (sampler, countdown): (&dyn Sampler, &Countdown),
-    ) -> Extended {
-        if self.cursor + bytes > self.end {
-            return Extended::No;
-        }
-        let need = self.cursor + bytes - self.limit;
-        if self.cut != 0 {
-            let mean = core::mem::take(&mut self.cut);
-            self.hand_out(need);
-            return Extended::Sampled(mean);
-        }
-        let left = countdown.left(sampler);
-        if left < need {
-            self.hand_out(need);
-            return Extended::Sampled(countdown.pass(sampler));
-        }
-        let ahead = if exact {
-            need
-        } else {
-            ZEROED_AHEAD
-                .max(bytes)
-                .max(self.clean.saturating_sub(self.limit))
-                .min(self.end - self.limit)
-        };
-        if left < ahead {
-            self.hand_out(left & !7);
-            self.cut = countdown.pass(sampler);
-        } else {
-            self.hand_out(ahead);
-            countdown.handed(ahead);
-        }
-        Extended::Yes
+    /// Does a point lie in what the region has left?
+    #[inline]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut != 0
     }
 
-    /// Moves the limit by `bytes`, which the region has.
-    fn hand_out(&mut self, bytes: usize) {
-        let limit = self.limit + bytes;
+    /// Finds the first point in what the region has: after it was filled, and behind each object with a point. The owner.
+    pub(crate) fn cut(&mut self, (sampler, countdown): (&dyn Sampler, &Countdown)) {
+        self.clean = self.clean.max(self.limit);
+        let rest = self.end - self.cursor;
+        let left = countdown.left(sampler);
+        if left < rest {
+            self.cut = self.cursor + (left & !7);
+            self.mean = countdown.pass(sampler);
+            self.limit = self.clean.min(self.cut);
+        } else {
+            self.cut = 0;
+            countdown.handed(rest);
+            self.limit = self.clean;
+        }
+    }
+
+    /// As [`Region::extend`] for one that is cut: up to the point, or just for the object at hand if the point lies in that. The
+    /// owner.
+    #[cold]
+    pub(crate) fn extend_cut(
+        &mut self,
+        bytes: usize,
+        sampling: (&dyn Sampler, &Countdown),
+    ) -> Extended {
+        let next = self.cursor + bytes;
+        if next > self.end {
+            return Extended::No;
+        }
+        if next <= self.cut {
+            let ahead = self.limit + ZEROED_AHEAD.max(bytes);
+            self.zero_to(ahead.min(self.cut));
+            return Extended::Yes;
+        }
+        self.zero_to(next);
+        let (object, mean) = (self.cursor, self.mean);
+        self.cursor = next;
+        self.cut(sampling);
+        Extended::Sampled(object, mean)
+    }
+
+    /// Moves the limit, within what the region has.
+    fn zero_to(&mut self, limit: usize) {
         let from = self.clean.clamp(self.limit, limit);
         // SAFETY: `[limit, end)` is memory of the region's owner that holds no object (`fill`).
         unsafe {
@@ -131,12 +137,6 @@ impl Region {
             );
         }
         self.limit = limit;
-    }
-
-    /// Has even zeroed memory be handed out by [`Region::extend_sampled`].
-    pub(crate) fn withhold(&mut self) {
-        self.clean = self.limit;
-        self.limit = self.cursor;
     }
 
     /// As [`Region::extend`] for a copy, which needs no zeroed memory.
