@@ -1,11 +1,11 @@
 //! Heap dumps of the embedded machine, read by parsers that others wrote, against what the machine itself knows.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
 mod dumps;
 
 use dumps::{Census, Hprof, size_in_tools, snapshot};
-use heapwright::{Heap, Mutator, ObjectReference, Options, Strength, plan};
+use heapwright::{Heap, Mutator, ObjectReference, Options, Strength, Vm, plan};
 use heapwright_bench::runtime::{Root, Runtime, Thread};
 use heapwright_bench::vm::{Embedded, EmbeddedThread, Machine};
 use heapwright_observe::dump::{
@@ -152,7 +152,6 @@ fn counts_and_bytes_are_those_of_the_census() {
         let mut sizes = Vec::new();
         t.mutator().for_each_object(&mut |o| {
             let vm = heap.vm();
-            use heapwright::Vm;
             sizes.push((o, vm.type_name(vm.type_of(o)), vm.size(o)));
         });
         for (object, name, bytes) in sizes {
@@ -215,6 +214,41 @@ fn a_heap_without_a_map_says_that_it_does_not_know_all() {
         snapshot(&dump(&mut t, Extent::Reachable, Format::HeapSnapshot)),
         (Census::new(), 0, 0)
     );
+}
+
+// ANCHOR: rust
+/// Writes what lives to a file, now, and again when memory runs out.
+fn dump_now_and_when_full<V: Vm>(mutator: &mut Mutator<V>, path: &Path) -> Result<u64, DumpError> {
+    let full = path.with_file_name("full-%p.heapsnapshot");
+    mutator.heap().on_out_of_memory(move |mutator, _bytes| {
+        if let Err(why) = dump_heap(mutator, &full, Extent::Reachable) {
+            eprintln!("{why}");
+        }
+    });
+    let written = dump_heap(mutator, path, Extent::Reachable)?;
+    Ok(written.objects)
+}
+// ANCHOR_END: rust
+
+#[test]
+fn the_example_of_the_page_writes_both() {
+    let directory = std::env::temp_dir().join(format!("heapwright-both-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let runtime = runtime::<false, false>("immix");
+    let mut t = runtime.attach().unwrap();
+    fill(&mut t);
+    let path = directory.join("now.hprof");
+    let objects = dump_now_and_when_full(t.mutator(), &path).unwrap();
+    assert_eq!(
+        Hprof::parse(&std::fs::read(&path).unwrap()).objects.len() as u64,
+        objects
+    );
+    assert!(t.bytes(80 << 20).is_err());
+    let full = expand(&directory.join("full-%p.heapsnapshot"), 1);
+    let (census, ..) = snapshot(&std::fs::read(&full).unwrap());
+    let counted: usize = census.values().map(|c| c.0).sum();
+    assert_eq!(counted as u64, objects);
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]
