@@ -22,6 +22,7 @@ pub mod heap;
 pub mod options;
 pub mod plan;
 mod primitive;
+pub mod probes;
 pub mod space;
 pub mod stats;
 pub mod verify;

@@ -58,6 +58,7 @@ const MODULES: &[&str] = &[
     "bugs",
     "error",
     "event",
+    "probes",
     "options",
     "alloc",
     "vm",

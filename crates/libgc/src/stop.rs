@@ -31,6 +31,7 @@ use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use heapwright::probes;
 use heapwright_os::{clock, futex_wait, futex_wake};
 
 /// The stop number: odd while the world is stopped or being stopped. A futex.
@@ -165,7 +166,9 @@ fn park(record: &ThreadRecord, context: usize, sp: usize) {
                 ACKNOWLEDGED.fetch_add(1, Ordering::Release);
                 futex_wake(&ACKNOWLEDGED, 1);
             }
+            probes::mutator_stop();
             futex_wait(&STOP, stop, None);
+            probes::mutator_resume();
         } else if suspended & 1 != 0 {
             // The number, not a flag: resumed and suspended again before it wakes, the thread answers again.
             if record.parked.load(Ordering::Relaxed) != suspended {

@@ -12,6 +12,7 @@ use crate::alloc::BLOCK_BYTES;
 use crate::bugs::{Bug, is_on};
 use crate::event::{CollectionStats, Event, Listener, Part};
 use crate::options::{Evacuate, Soft};
+use crate::probes;
 use crate::space::objects::{Header, ObjectSpace, ObjectStock, Swept, examine_all};
 use crate::space::tables::Policy;
 use crate::verify;
@@ -187,6 +188,7 @@ impl<'h, V: Vm> Pause<'h, V> {
         self.stats.copied_bytes += trace.copied.into_inner();
         self.stats.workers = if self.alone { 1 } else { self.stacks.count() };
         self.stats.mark_ns += clock::monotonic_ns() - start;
+        probes::closure(self.stats.number, self.stats.mark_ns);
         self.stats.roots_ns += self.roots_end_ns.get_mut().saturating_sub(start);
     }
 
@@ -349,6 +351,7 @@ impl<'h, V: Vm> Pause<'h, V> {
         }
         self.set_barriers(Barrier::None);
         self.stats.mark_ns += clock::monotonic_ns() - start;
+        probes::closure(self.stats.number, self.stats.mark_ns);
     }
 
     /// Reports what was overwritten since the mark began, as far as the concurrent marker did not see it.
@@ -424,6 +427,7 @@ impl<'h, V: Vm> Pause<'h, V> {
         }
         self.roots_end_ns
             .fetch_max(clock::monotonic_ns(), Ordering::Relaxed);
+        probes::roots(self.stats.number);
     }
 
     /// Weak references.
@@ -450,6 +454,7 @@ impl<'h, V: Vm> Pause<'h, V> {
             (self.settle_pins)(&lives);
         }
         self.stats.weak_ns += clock::monotonic_ns() - start;
+        probes::weak(self.stats.number, self.stats.weak_ns);
     }
 
     /// The runtime's own, where nothing is registered with the heap.
@@ -523,6 +528,7 @@ impl<'h, V: Vm> Pause<'h, V> {
                 space.with(|stock: &mut ObjectStock| stock.sweep(space, !kind.minor, kind.to));
         }
         self.stats.sweep_ns += clock::monotonic_ns() - start;
+        probes::sweep(self.stats.number, self.stats.sweep_ns);
         self.check();
     }
 

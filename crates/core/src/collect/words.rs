@@ -9,6 +9,7 @@ use super::worked::Worked;
 use super::yields::Yields;
 use crate::alloc::{CLASSES, Run};
 use crate::event::{CollectionStats, Event, Listener, Part};
+use crate::probes;
 use crate::space::{MarkSweep, Stock};
 use crate::verify;
 use crate::vm::{Closure, WordVisitor, WordVm};
@@ -92,6 +93,7 @@ impl<'h, V: WordVm> WordCollector<'h, V> {
         self.vm.stop_world();
         self.yields.point();
         self.stats.stop_ns = clock::monotonic_ns() - start;
+        probes::begun(&self.stats);
         steps(&mut WordPause { cycle: self });
         self.yields.point();
         self.vm.start_world();
@@ -107,6 +109,7 @@ impl<'h, V: WordVm> WordCollector<'h, V> {
         self.stats.marked_cells = swept.cells;
         self.stats.live_leaf_bytes = swept.live_leaf;
         self.stats.sweep_ns = clock::monotonic_ns() - start;
+        probes::sweep(self.stats.number, self.stats.sweep_ns);
     }
 }
 
@@ -142,9 +145,11 @@ impl<V: WordVm> WordPause<'_, '_, V> {
             roots(c.vm, c.space, &mut marker);
             c.stats.root_bytes = marker.ranges();
             c.stats.roots_ns = clock::monotonic_ns() - start;
+            probes::roots(c.stats.number);
             marker.drain();
         } else {
             let phase = ClosurePhase {
+                number: c.stats.number,
                 vm: c.vm,
                 space: c.space,
                 stacks: c.stacks,
@@ -178,6 +183,7 @@ impl<V: WordVm> WordPause<'_, '_, V> {
         }
         c.stats.workers = if c.alone { 1 } else { c.stacks.len() };
         c.stats.mark_ns = clock::monotonic_ns() - start;
+        probes::closure(c.stats.number, c.stats.mark_ns);
     }
 
     /// Weak references and finalizers.
@@ -190,6 +196,7 @@ impl<V: WordVm> WordPause<'_, '_, V> {
         c.vm.weak(&mut marker);
         marker.drain();
         c.stats.weak_ns = clock::monotonic_ns() - start;
+        probes::weak(c.stats.number, c.stats.weak_ns);
     }
 
     /// Checks the closure and the tables, if the option `verify` is on.
@@ -230,6 +237,8 @@ fn roots<V: WordVm, T: WordVisitor>(vm: &V, space: &MarkSweep, marker: &mut T) {
 }
 
 struct ClosurePhase<'a, V: WordVm> {
+    /// Of the collection.
+    number: u64,
     vm: &'a V,
     space: &'a MarkSweep,
     stacks: &'a MarkStacks,
@@ -249,6 +258,7 @@ impl<V: WordVm> Phase for ClosurePhase<'_, V> {
             self.root_bytes.store(marker.ranges(), Ordering::Relaxed);
             self.roots_end_ns
                 .store(clock::monotonic_ns(), Ordering::Relaxed);
+            probes::roots(self.number);
         }
         marker.run(Some(worker));
         while let Some(object) = worker.next() {

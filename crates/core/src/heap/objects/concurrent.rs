@@ -9,6 +9,7 @@ use crate::collect::gate::Interrupt;
 use crate::collect::trace::{Trace, Tracer};
 use crate::event::Cause;
 use crate::heap::workers::{Marker, Marks};
+use crate::probes;
 use crate::space::tables::Policy;
 use crate::vm::Vm;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -148,6 +149,7 @@ fn mark<V: Vm>(inner: &Arc<Inner<V>>) {
             };
         }
         if done {
+            probes::requested(Cause::Concurrent);
             let _ = inner.pause(|| inner.collect_stopped(Cause::Concurrent, Effort::Usual, false));
             return;
         }
@@ -178,6 +180,7 @@ impl<V: Vm> Inner<V> {
 
     /// Begins to mark while mutators run. By a mutator of a plan that does.
     pub(super) fn begin(&self) {
+        probes::requested(Cause::Budget);
         let begun = self.pause(|| self.collect_stopped(Cause::Budget, Effort::Usual, true));
         if begun.is_some() {
             self.wake_marker();

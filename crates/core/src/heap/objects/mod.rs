@@ -34,6 +34,7 @@ use crate::event::{Cause, CollectionStats, Event, Listener};
 use crate::heap::workers::Workers;
 use crate::options::Options;
 use crate::plan::{self, Allocates, Facts};
+use crate::probes;
 use crate::space::ObjectSpace;
 use crate::space::objects::Swept;
 use crate::space::pages::PAGE;
@@ -355,6 +356,7 @@ impl<V: Vm> Inner<V> {
         if !self.facts.collects {
             return None;
         }
+        probes::requested(cause);
         self.pause(|| self.collect_stopped(cause, effort, false))
     }
 
@@ -396,6 +398,7 @@ impl<V: Vm> Inner<V> {
     }
 
     fn tell_listener(&self, stats: &CollectionStats) {
+        probes::ended(stats);
         if let Some(listener) = &self.listener {
             if listener.wants_details() {
                 self.worked.tell(stats.number, listener.as_ref());
@@ -507,6 +510,7 @@ impl<V: Vm> Inner<V> {
             exact: true,
             roots_end_ns: AtomicU64::new(0),
         };
+        probes::begun(&pause.stats);
         pause.check_free();
         if begin {
             plan::begin(self.facts.name, &mut pause);
@@ -608,6 +612,7 @@ impl<V: Vm> Inner<V> {
 
     /// Tells that an allocation fails.
     fn out_of_memory(&self, bytes: usize) -> AllocError {
+        probes::out_of_memory(bytes as u64);
         if let Some(listener) = &self.listener {
             listener.event(Event::OutOfMemory { requested: bytes });
         }

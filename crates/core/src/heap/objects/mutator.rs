@@ -15,6 +15,7 @@ use crate::error::{AllocError, HeapError, LimitError};
 use crate::event::{Cause, CollectionStats, Event, MutatorStop};
 use crate::heap::sampling::{self, Refill, Sampling};
 use crate::plan::Allocates;
+use crate::probes;
 use crate::space::ObjectSpace;
 use crate::space::objects::{Extended, LINE, MAX_BUMP, Region, is_unlogged, take_unlogged};
 use crate::space::pages::PAGE;
@@ -648,11 +649,13 @@ impl<V: Vm> Mutator<V> {
     #[inline(never)]
     fn stop(&mut self) {
         self.local().yields.point();
+        probes::mutator_stop();
         if self.inner.wants_details() {
             self.stop_watched();
         } else {
             self.inner.gate.stop();
         }
+        probes::mutator_resume();
         self.local().yields.point();
         self.grant();
     }
@@ -941,6 +944,7 @@ impl<V: Vm> Inner<V> {
     /// Tells of an object of `bytes`, if a point lies in it.
     fn sample(&self, bytes: usize, point: Option<usize>) {
         if let (Some(sampler), Some(mean)) = (self.sampler(), point) {
+            probes::sample(bytes as u64, mean as u64);
             sampler.sample(Sample::new(bytes, mean, 0));
         }
     }

@@ -7,6 +7,7 @@ use crate::event::{Cause, Event};
 use crate::heap::decay::{Scavenging, View};
 use crate::heap::scavenger::{Scavenger, Tended};
 use crate::options::Options;
+use crate::probes;
 use crate::space::pages::PAGE;
 use crate::vm::Vm;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -224,6 +225,9 @@ impl<V: Vm> Inner<V> {
             left -= slice;
         }
         self.tending.returned.fetch_add(gone, Ordering::Relaxed);
+        if gone != 0 {
+            probes::returned(gone as u64);
+        }
         if let (Some(listener), true) = (&self.listener, gone != 0) {
             let _telling = self.tending.telling();
             listener.event(Event::Returned {

@@ -22,6 +22,7 @@ use crate::error::{AllocError, FreeError, HeapError};
 use crate::event::{Cause, CollectionStats, Event, Listener};
 use crate::options::Options;
 use crate::plan::words as plan;
+use crate::probes;
 use crate::space::pages::PAGE;
 use crate::space::{Entry, MarkSweep, Stock};
 use crate::vm::words::{Cell, Kind, KindTraits, MAX_KINDS, WordVm};
@@ -213,6 +214,7 @@ impl<V: WordVm> WordHeap<V> {
     #[cold]
     fn sample(&self, bytes: usize, mean: usize, kind: Kind) {
         if let Some(sampler) = &self.sampler {
+            probes::sample(bytes as u64, mean as u64);
             sampler.sample(Sample::new(bytes, mean, kind.0));
         }
     }
@@ -491,6 +493,9 @@ impl<V: WordVm> WordHeap<V> {
         if result.is_err() && !collected && self.collect_locked(Cause::Limit).number != 0 {
             result = self.with_locked(|locked| take(locked, false));
         }
+        if result.is_err() {
+            probes::out_of_memory(bytes as u64);
+        }
         if let (Err(_), Some(listener)) = (&result, &self.listener) {
             listener.event(Event::OutOfMemory { requested: bytes });
         }
@@ -622,6 +627,7 @@ impl<V: WordVm> WordHeap<V> {
             ..CollectionStats::default()
         };
         self.collections.store(stats.number, Ordering::Relaxed);
+        probes::requested(cause);
         let details = self.listener.as_ref().is_some_and(|l| l.wants_details());
         let mut collector = WordCollector {
             vm: &self.vm,
@@ -661,6 +667,7 @@ impl<V: WordVm> WordHeap<V> {
         stats.limit_bytes = locked.stock.max();
         stats.budget_bytes = locked.trigger.budget();
         stats.cpu_ns = clock::thread_cpu_ns().saturating_sub(cpu) + self.worked.helpers_cpu_ns();
+        probes::ended(&stats);
         self.vm.after_start(&stats);
         if let Some(listener) = &self.listener {
             if details {
@@ -737,8 +744,13 @@ impl<V: WordVm> WordHeap<V> {
 
     /// Returns all idle memory to the operating system now: the bytes returned. Takes the lock.
     pub fn return_idle_memory(&self) -> usize {
-        self.lock
-            .with(|| self.with_locked(|locked| locked.stock.return_idle(0)))
+        let gone = self
+            .lock
+            .with(|| self.with_locked(|locked| locked.stock.return_idle(0)));
+        if gone != 0 {
+            probes::returned(gone as u64);
+        }
+        gone
     }
 
     // ---- the lock, and fork --------------------------------------------------------------------------------------

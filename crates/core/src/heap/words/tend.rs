@@ -11,6 +11,7 @@ use crate::event::{CollectionStats, Event};
 use crate::heap::decay::{Scavenging, View};
 use crate::heap::policy::{self, Measured, SizingPolicy};
 use crate::options::{Options, SizingChoice};
+use crate::probes;
 use crate::space::pages::PAGE;
 use crate::vm::words::WordVm;
 use core::sync::atomic::Ordering;
@@ -213,6 +214,9 @@ impl<V: WordVm> WordHeap<V> {
             }
             gone += returned;
             left -= slice;
+        }
+        if gone != 0 {
+            probes::returned(gone as u64);
         }
         if let (Some(listener), true) = (&self.listener, gone != 0) {
             listener.event(Event::Returned {
