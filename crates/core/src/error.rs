@@ -4,7 +4,7 @@
 
 use core::fmt;
 use heapwright_memory::MapError;
-use heapwright_os::OsError;
+use heapwright_os::{Op, OsError};
 
 /// Why an allocation failed. The heap is unharmed and may be used further.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +162,11 @@ pub enum HeapError {
 impl fmt::Display for HeapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Os(e) if e.op == Op::Reserve => write!(
+                f,
+                "{e}. These are addresses, not memory: a heap reserves about four times its option max, and `ulimit -v` limits what the \
+                 process may have. A smaller max asks for fewer"
+            ),
             Self::Os(e) => write!(f, "{e}"),
             Self::Map(e) => write!(f, "{e}"),
             Self::Option(e) => write!(f, "{e}"),

@@ -453,7 +453,8 @@ pub const TABLE: &[Row] = &[
         name: "huge",
         default: "auto",
         unit: "auto | on | off",
-        meaning: "ask for huge pages, in heaps of objects; auto: for what is above 64m; not used under libgc programs",
+        meaning: "ask for huge pages, in heaps of objects; auto: for what is above 64m, or above 4m if max is at least 64m; off: only small ones; not \
+                  used under libgc programs",
         set: |o, v| {
             o.huge = match v {
                 "auto" => Huge::Auto,

@@ -59,8 +59,12 @@ fn a_thousand_heaps() {
             many(plan, shared, "32m");
         }
     }
-    // Each may become large: addresses cost nothing.
+    // Each may become large, and has huge pages then: addresses cost nothing.
+    for plan in [PlanName::GenImmix, PlanName::MarkSweep] {
+        many(plan, true, "128m");
+    }
     many(PlanName::Immix, true, "8g");
+    huge_pages_from_the_start_cost_what_they_are();
     they_collect_independently();
     all_plans_share_workers();
 }
@@ -87,7 +91,7 @@ fn many(plan: PlanName, shared: bool, max: &str) {
     let scavenger = Scavenger::new();
     let build = || {
         let builder = Builder::default()
-            .options(options(plan, &[("max", max), ("huge", "off")]))
+            .options(options(plan, &[("max", max)]))
             .scavenger(&scavenger);
         let builder = if shared {
             builder.workers(&workers)
@@ -129,6 +133,28 @@ fn many(plan: PlanName, shared: bool, max: &str) {
     assert!((mappings() - maps) < 50_000);
     // Nobody needed a helper, and the marking thread, if there was one, serves all.
     assert!(threads() <= before + 2, "{}", threads());
+}
+
+/// Who asks for huge pages from the first byte gets one, where the system has them.
+fn huge_pages_from_the_start_cost_what_they_are() {
+    let setting = "/sys/kernel/mm/transparent_hugepage/enabled";
+    let setting = std::fs::read_to_string(setting).unwrap_or_default();
+    let build = |huge| {
+        let before = limits::resident_bytes();
+        let heap = lists::heap(PlanName::Immix, &[("max", "128m"), ("huge", huge)]);
+        use_a_little(&heap, 1);
+        let grown = limits::resident_bytes().saturating_sub(before);
+        (grown, heap)
+    };
+    let ((off, _off), (auto, _auto), (on, _on)) = (build("off"), build("auto"), build("on"));
+    eprintln!(
+        "a heap with one object: {} KiB with huge=off, {} with auto, {} with on; the system says {}",
+        off >> 10,
+        auto >> 10,
+        on >> 10,
+        setting.trim()
+    );
+    assert!(off < 256 << 10 && auto < 256 << 10, "{off} {auto}");
 }
 
 fn they_collect_independently() {

@@ -21,7 +21,7 @@ use crate::heap::workers::Workers;
 use crate::options::{Evacuate, Huge, Options};
 use crate::plan::{self, Allocates};
 use crate::space::objects::{CODE, CompactTables, LINE, ObjectSpace, ObjectStock, ObjectTables};
-use crate::space::pages::Pages;
+use crate::space::pages::{CHUNK, Pages};
 use crate::space::poison::Poison;
 use crate::space::tables::{Entry, PAIR, Tables};
 use crate::space::{MarkSweep, Policy, Stock};
@@ -34,6 +34,10 @@ use std::sync::{Arc, Mutex};
 /// From this size on, in bytes, a heap asks for huge pages by itself: there tracing waits for the memory, a third less with them,
 /// and what they waste is little beside the heap.
 const HUGE_FROM: usize = 64 << 20;
+
+/// What a heap uses first, in bytes, has small pages unless it is asked for huge ones: a heap with a few objects occupies what they need, and
+/// not a huge page.
+const FIRST_SMALL: usize = CHUNK;
 
 /// A heap's memory: what is given back last.
 #[derive(Debug)]
@@ -168,13 +172,15 @@ impl Builder {
         let bounds = Bounds::new(asked, bytes.max(options.max)).map_err(refused)?;
         bounds.follow(machine.memory());
         port.name(base, bytes, c"heapwright heap");
-        let huge_from = match options.huge {
-            Huge::Off => bytes,
-            Huge::On => 0,
-            Huge::Auto if options.max >= HUGE_FROM => 0,
-            Huge::Auto => HUGE_FROM.min(bytes),
+        // Up to the first only small pages, from the second on huge ones; in between as the system is set.
+        let (small_to, huge_from) = match options.huge {
+            Huge::Off => (bytes, bytes),
+            Huge::On => (0, 0),
+            Huge::Auto if options.max >= HUGE_FROM => (FIRST_SMALL, FIRST_SMALL),
+            Huge::Auto => (FIRST_SMALL.min(bytes), HUGE_FROM.min(bytes)),
         };
-        // A hint: without it the heap is slower, not wrong.
+        // Hints: without them the heap is slower or larger, not wrong.
+        let _ = port.huge(base, small_to, false);
         let _ = port.huge(base.add(huge_from), bytes - huge_from, true);
         let spec = |name, log_bits, log_bytes| {
             SideMetadataSpec::new(name, log_bits, log_bytes, Scope::Global)
