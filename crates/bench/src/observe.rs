@@ -4,7 +4,7 @@ use crate::spec::Spec;
 use heapwright::{Listener, Options};
 use heapwright_observe::log::{self, Logger};
 use heapwright_observe::record::Subject;
-use heapwright_observe::{Recorder, Sink};
+use heapwright_observe::{Recorder, Sink, Sizes};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -50,9 +50,12 @@ impl Ears {
         Box::new((self.recorder.clone(), self.logger.clone()))
     }
 
-    /// The workload has ended.
-    pub(crate) fn end(&self, allocated_bytes: u64) {
+    /// The workload has ended, with so many objects of each size.
+    pub(crate) fn end(&self, sizes: Option<&Sizes>, allocated_bytes: u64) {
         if let Some(recorder) = &self.recorder {
+            if let Some(sizes) = sizes {
+                sizes.each(|bytes, objects| recorder.class(bytes, objects));
+            }
             recorder.end(allocated_bytes);
         }
     }

@@ -91,6 +91,9 @@ fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
         // The hook is the heap's first.
         let _ = heap.on_out_of_memory(|mutator, _| crate::dump::take(mutator));
     }
+    if spec.record.is_some() {
+        heap.vm().dump().ask_for_sizes();
+    }
     let runtime = Embedded(heap);
     let mut report = Report::default();
     let (start, before) = (Instant::now(), usage());
@@ -119,8 +122,12 @@ fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
     }
     report.wall_s = start.elapsed().as_secs_f64();
     let after = usage();
-    ears.end(report.allocated_bytes);
-    report.user_s = after.0 - before.0;
+    let sizes = runtime.0.vm().dump().sizes();
+    ears.end(sizes.as_ref().map(|s| &*s.0), report.allocated_bytes);
+    // The counting is none of the workload's.
+    let counting = sizes.map_or(0.0, |s| s.1.as_secs_f64());
+    report.wall_s -= counting;
+    report.user_s = (after.0 - before.0 - counting).max(0.0);
     report.sys_s = after.1 - before.1;
     report.peak_rss_bytes = after.2;
     let (pauses, violations) = runtime.0.vm().record();

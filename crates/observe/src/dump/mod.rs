@@ -20,7 +20,7 @@ mod request;
 mod words;
 
 pub use file::{DumpFile, expand};
-pub use objects::{Objects, dump_heap, dump_heap_as};
+pub use objects::{Objects, dump_heap, dump_heap_as, sizes_of};
 pub use request::{Request, When, WrongRequest};
 pub use words::{Cells, KindName};
 

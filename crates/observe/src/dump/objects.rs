@@ -1,7 +1,8 @@
 //! The dump of a heap of objects.
 
-use super::graph::reference;
+use super::graph::{Graph, reference};
 use super::{DumpError, DumpFile, Extent, Format, Node, RootKind, Source, Written, write};
+use crate::sizes::Sizes;
 use heapwright::{Frozen, Living, Mutator, RootOrigin, TypeId, Vm};
 use std::path::Path;
 
@@ -84,6 +85,23 @@ pub fn dump_heap<V: Vm>(
     extent: Extent,
 ) -> Result<Written, DumpError> {
     dump_heap_as(mutator, path, Format::of(path)?, extent)
+}
+
+/// Counts the objects of a heap by size. A safepoint: the world is stopped meanwhile.
+///
+/// # Errors
+/// If there is no memory for the walk, or the heap does not know its objects.
+pub fn sizes_of<V: Vm>(mutator: &mut Mutator<V>, extent: Extent) -> Result<Sizes, DumpError> {
+    mutator.freeze(|frozen| {
+        let mut source = Objects::new(frozen);
+        let graph = Graph::of(&mut source, extent)?;
+        let mut sizes = Sizes::default();
+        graph.for_each(|object| {
+            sizes.count(graph.source().node(object).bytes);
+            true
+        });
+        Ok(sizes)
+    })
 }
 
 /// The same in a format, whatever the file's name says.
