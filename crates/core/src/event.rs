@@ -65,6 +65,21 @@ impl fmt::Display for Cause {
 }
 
 /// One collection in numbers. Sizes in bytes, times in nanoseconds.
+///
+/// ```
+/// use heapwright::example::{Pairs, push};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("immix")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// push(&mut mutator, 1)?;
+/// let stats = mutator.collect().ok_or("immix collects")?;
+/// assert_eq!((stats.number, stats.kind(), stats.cause.name()), (1, "full", "requested"));
+/// assert!(stats.stop_ns + stats.mark_ns <= stats.pause_ns);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CollectionStats {
     /// Its number, from 1.
@@ -226,6 +241,38 @@ pub struct MutatorStop {
 }
 
 /// What happened. Delivered on the thread that it happened to, with the world running unless it says otherwise.
+///
+/// ```
+/// use heapwright::example::{Pairs, push};
+/// use heapwright::{Event, Heap, Listener};
+/// use std::sync::{Arc, Mutex};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// #[derive(Default)]
+/// struct Kinds(Mutex<Vec<&'static str>>);
+///
+/// impl Listener for Kinds {
+///     fn event(&self, event: Event<'_>) {
+///         if let Event::Collected(stats) = event {
+///             self.0.lock().unwrap().push(stats.kind());
+///         }
+///     }
+/// }
+///
+/// let kinds = Arc::new(Kinds::default());
+/// let heap = Heap::<Pairs>::builder()
+///     .options(Pairs::options("gencopy")?)
+///     .listener(Box::new(Arc::clone(&kinds)))
+///     .build(Pairs)?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// push(&mut mutator, 1)?;
+/// mutator.collect_young();
+/// mutator.collect();
+/// assert_eq!(*kinds.0.lock().unwrap(), ["young", "full"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {

@@ -18,6 +18,7 @@ pub mod bugs;
 pub mod collect;
 pub mod error;
 pub mod event;
+pub mod example;
 pub mod heap;
 pub mod options;
 pub mod plan;

@@ -7,6 +7,14 @@ use core::fmt;
 use heapwright_os::limits;
 
 /// The plans that exist. What each does is in [`crate::plan`].
+///
+/// ```
+/// use heapwright::PlanName;
+/// use heapwright::plan;
+///
+/// assert_eq!(PlanName::Immix.name(), "immix");
+/// assert!(plan::ALL.iter().any(|p| p.name == "concurrentimmix" && p.concurrent));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum PlanName {
     /// Never collects.
@@ -237,6 +245,21 @@ impl Default for Soft {
 }
 
 /// A heap's options. `Default` gives the defaults of [`TABLE`].
+///
+/// ```
+/// use heapwright::{Options, PlanName};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let mut options = Options::default();
+/// options.set("plan", "genimmix")?;
+/// options.set("max", "64m")?;
+/// assert_eq!((options.plan, options.max), (PlanName::GenImmix, 64 << 20));
+/// let error = options.set("max", "much").unwrap_err();
+/// assert!(error.to_string().contains("max"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Which plan.

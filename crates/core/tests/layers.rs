@@ -68,6 +68,7 @@ const MODULES: &[&str] = &[
     "plan",
     "stats",
     "heap",
+    "example",
 ];
 
 fn workspace() -> PathBuf {

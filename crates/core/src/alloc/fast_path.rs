@@ -13,6 +13,20 @@
 /// 4. Do what [`FastPath::after`] says. The memory is zero.
 ///
 /// Between 2 and 3 the mutator must not pass a safepoint.
+///
+/// ```
+/// use heapwright::example::{BYTES, Pairs};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("semispace")?;
+/// let mutator = heap.attach(Vec::new())?;
+/// let path = mutator.fast_path();
+/// // Pairs can be allocated without a call.
+/// assert!(path.most >= BYTES && BYTES % path.align == 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FastPath {
     /// Requests are multiples of this, a power of two.

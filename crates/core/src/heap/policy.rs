@@ -49,6 +49,35 @@ pub struct Measured {
 /// Decides by how much a heap grows.
 ///
 /// It is called with the world stopped, by the thread that collects: it must not allocate on the heap, nor wait for a mutator.
+///
+/// ```
+/// use heapwright::example::Pairs;
+/// use heapwright::{Heap, Measured, SizingPolicy};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// /// As much as lives, and a megabyte.
+/// #[derive(Debug)]
+/// struct Twice;
+///
+/// impl SizingPolicy for Twice {
+///     fn name(&self) -> &'static str {
+///         "twice"
+///     }
+///
+///     fn room(&mut self, measured: &Measured) -> usize {
+///         measured.live_bytes + (1 << 20)
+///     }
+/// }
+///
+/// let heap = Heap::<Pairs>::builder()
+///     .options(Pairs::options("immix")?)
+///     .sizing(Box::new(Twice))
+///     .build(Pairs)?;
+/// heap.attach(Vec::new())?.collect();
+/// # Ok(())
+/// # }
+/// ```
 pub trait SizingPolicy: Send + Debug {
     /// What it is called in reports.
     fn name(&self) -> &'static str;

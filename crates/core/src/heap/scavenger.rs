@@ -33,6 +33,25 @@ pub(super) trait Tended: Send + Sync {
 }
 
 /// Looks after heaps in a thread of its own. A handle: clones are the same.
+///
+/// ```
+/// use heapwright::example::Pairs;
+/// use heapwright::{Heap, Scavenger};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let scavenger = Scavenger::new();
+/// let heap = Heap::<Pairs>::builder()
+///     .options(Pairs::options("immix")?)
+///     .scavenger(&scavenger)
+///     .build(Pairs)?;
+/// // Its thread comes when there is something to tend.
+/// assert!(!scavenger.is_running());
+/// // On request memory goes back at once.
+/// let _ = heap.release_memory();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Default)]
 pub struct Scavenger(Arc<Shared>);
 

@@ -19,6 +19,24 @@ const LINGER: Duration = Duration::from_millis(500);
 /// collected by its own thread alone: heaps never wait for each other. Heaps that mark while mutators run are marked one after the
 /// other; one whose turn does not come in time completes its mark in a pause. The helpers end when the last handle is dropped, the
 /// thread that marks half a second after its last work.
+///
+/// ```
+/// use heapwright::Workers;
+/// use heapwright::example::Pairs;
+/// use heapwright::Heap;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let workers = Workers::new(2);
+/// assert_eq!(workers.count(), 2);
+/// let heap = Heap::<Pairs>::builder()
+///     .options(Pairs::options("immix")?)
+///     .workers(&workers)
+///     .build(Pairs)?;
+/// heap.attach(Vec::new())?.collect();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Workers {
     pool: Arc<Pool>,

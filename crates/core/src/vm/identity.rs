@@ -13,6 +13,15 @@
 //! make them larger: they keep the hashes of those that were asked in a table beside the heap.
 
 /// Where the two bits are, in an object's first word.
+///
+/// ```
+/// use heapwright::HashBits;
+///
+/// const HASH: HashBits = HashBits::new(5);
+/// assert_eq!(HASH.size(0, 24), 24);
+/// // Moved since somebody asked for its hash: there is a word more.
+/// assert_eq!(HASH.size(2 << 5, 24), 32);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashBits {
     shift: u32,

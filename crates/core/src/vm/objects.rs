@@ -78,6 +78,29 @@ impl SlotFormat for WordSlots {
 }
 
 /// A slot has 32 bits: the distance from `base`, shifted right by `shift`; 0 for nothing.
+///
+/// ```
+/// use heapwright::{Address, CompressedSlots, ObjectReference, SlotFormat};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let slots = CompressedSlots {
+///     base: Address::new(0x10_0000_0000),
+///     shift: 3,
+/// };
+/// let mut half = 0u32;
+/// let slot = Address::from_ptr(&raw mut half);
+/// // SAFETY: four bytes of our own.
+/// unsafe {
+///     assert_eq!(slots.load(slot), None);
+///     let object = ObjectReference::from_address(Address::new(0x10_0000_0080)).ok_or("not 0")?;
+///     slots.store(slot, object);
+///     assert_eq!(slots.load(slot), Some(object));
+/// }
+/// assert_eq!(half, 0x10);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompressedSlots {
     /// What distances count from. No object is at the base itself.
@@ -108,6 +131,26 @@ impl SlotFormat for CompressedSlots {
 }
 
 /// A slot is a word whose low three bits say what it is: a reference if they equal `tag`, else a value of the runtime.
+///
+/// ```
+/// use heapwright::{Address, ObjectReference, SlotFormat, TaggedSlots};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let slots = TaggedSlots { tag: 1 };
+/// let mut word = 42usize << 3; // A small number of the runtime.
+/// let slot = Address::from_ptr(&raw mut word);
+/// // SAFETY: a word of our own.
+/// unsafe {
+///     assert_eq!(slots.load(slot), None);
+///     let object = ObjectReference::from_address(Address::new(0x1000)).ok_or("not 0")?;
+///     slots.store(slot, object);
+///     assert_eq!(slots.load(slot), Some(object));
+/// }
+/// assert_eq!(word, 0x1001);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaggedSlots {
     /// The tag of references: 0 to 7.
@@ -200,6 +243,52 @@ pub trait WeakVisitor: WeakLookup {
 /// 7. With [`Vm::HASH`], those two bits of an object's first word are the heap's, and 0 in a new object. Whoever writes the word
 ///    later does so by atomic read-modify-writes that leave them. An object that was hashed and then moved has a word more at its
 ///    end, and [`Vm::size`] counts it: [`HashBits::size`].
+///
+/// ```
+/// use heapwright::{Address, Heap, ObjectReference, RootVisitor, SlotVisitor, Vm, WordSlots};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// /// Objects of two words, both of which are references. Threads have one root each.
+/// struct Twins;
+///
+/// // SAFETY: all objects are of 16 bytes, and of the two words only the second is ever written, by `Mutator::write`; a thread's word is
+/// // all that it has.
+/// unsafe impl Vm for Twins {
+///     type Thread = usize;
+///     type Slots = WordSlots;
+///
+///     fn slots(&self) -> WordSlots {
+///         WordSlots
+///     }
+///
+///     fn size(&self, _: ObjectReference) -> usize {
+///         16
+///     }
+///
+///     fn scan<S: SlotVisitor>(&self, object: ObjectReference, visit: &mut S) {
+///         visit.slot(object.to_address().add(8));
+///     }
+///
+///     fn thread_roots<R: RootVisitor>(&self, root: &mut usize, visit: &mut R) {
+///         visit.slot(Address::from_ptr(root));
+///     }
+/// }
+///
+/// let heap = Heap::<Twins>::builder().build(Twins)?;
+/// let mut mutator = heap.attach(0)?;
+/// for _ in 0..1000 {
+///     let new = mutator.alloc(16)?;
+///     let old = ObjectReference::from_address(Address::new(*mutator.thread()));
+///     if let Some(old) = old {
+///         // SAFETY: a field of the new object; both are alive, and there is no safepoint between.
+///         unsafe { mutator.write(new, new.to_address().add(8), old) };
+///     }
+///     *mutator.thread() = new.to_address().as_usize();
+/// }
+/// mutator.collect();
+/// # Ok(())
+/// # }
+/// ```
 pub unsafe trait Vm: Sized + Send + Sync + 'static {
     /// What the runtime keeps for each mutator, such as its shadow stack. The collector hands it to
     /// [`Vm::thread_roots`] while the mutator is stopped.

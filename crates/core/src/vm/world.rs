@@ -12,6 +12,41 @@
 /// 2. A [`World::close`] that returns false returns after another thread's closing began and ended.
 /// 3. A thread that comes back inside sees what was written while the world was closed.
 /// 4. No method allocates on the heap.
+///
+/// ```
+/// use heapwright::example::Pairs;
+/// use heapwright::{Heap, World};
+/// use std::sync::Arc;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// /// For a runtime whose only thread is always inside.
+/// struct Alone;
+///
+/// // SAFETY: there is nobody to stop, and nobody comes.
+/// unsafe impl World for Alone {
+///     fn enter(&self) {}
+///
+///     fn leave(&self) {}
+///
+///     fn stop(&self) {}
+///
+///     fn close(&self, _inside: bool, _raise: &dyn Fn()) -> bool {
+///         true
+///     }
+///
+///     fn open(&self, _inside: bool) {}
+/// }
+///
+/// let heap = Heap::<Pairs>::builder()
+///     .options(Pairs::options("markcompact")?)
+///     .world(Arc::new(Alone))
+///     .build(Pairs)?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// assert!(mutator.collect().is_some());
+/// # Ok(())
+/// # }
+/// ```
 pub unsafe trait World: Send + Sync {
     /// The calling thread, which is outside, comes inside, as soon as the world is open.
     fn enter(&self);

@@ -25,6 +25,26 @@ pub(crate) use waiting::{Value, Waiting};
 use heapwright_address::ObjectReference;
 
 /// How strongly a reference holds what it refers to.
+///
+/// ```
+/// use heapwright::Strength;
+/// use heapwright::example::{Pairs, push, root};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("marksweep")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// push(&mut mutator, 1)?;
+/// let object = root(&mutator, 0);
+/// let [soft, weak] = [Strength::Soft, Strength::Weak].map(|s| mutator.weak(object, s));
+/// mutator.thread().clear();
+/// mutator.collect();
+/// // There is memory enough: only the soft one holds it.
+/// assert!(soft?.get(&mut mutator).is_some());
+/// assert!(weak?.get(&mut mutator).is_some(), "what is kept is there for all");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Strength {
     /// Until memory is wanted: the option `softrefs` says when.
@@ -44,6 +64,30 @@ impl Strength {
 ///
 /// Offsets are in bytes from the holder's first byte. The slot has the format of the runtime's fields, and [`crate::Vm::scan`] does not
 /// report it.
+///
+/// ```
+/// use heapwright::Reference;
+/// use heapwright::example::{Pairs, SLOTS, push, push_holder, root};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("immix")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// push_holder(&mut mutator)?;
+/// push(&mut mutator, 1)?;
+/// let (holder, target) = (root(&mutator, 0), root(&mutator, 1));
+/// let reference = Reference::weak(holder, SLOTS[0]).queued();
+/// // SAFETY: the slot is the holder's, it is empty, and the runtime does not scan it.
+/// unsafe { mutator.add_reference(&reference) }?;
+/// // SAFETY: as above; both are roots.
+/// unsafe { mutator.set_referent(&reference, Some(target)) }?;
+/// mutator.thread().truncate(1);
+/// mutator.collect();
+/// let cleared = mutator.next_cleared().ok_or("it was queued")?;
+/// assert_eq!(cleared.holder, root(&mutator, 0));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reference {
     /// How strongly it holds.
@@ -102,6 +146,38 @@ impl Reference {
 
 /// An ephemeron of the runtime: an object with a key and a value in slots that [`crate::Vm::scan`] does not report. The value is kept as
 /// long as both the ephemeron and the key live. Offsets as in [`Reference`].
+///
+/// ```
+/// use heapwright::Ephemeron;
+/// use heapwright::example::{Pairs, SLOTS, number, push, push_holder, root};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("semispace")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// push_holder(&mut mutator)?;
+/// push(&mut mutator, 1)?;
+/// push(&mut mutator, 2)?;
+/// let at = |mutator: &heapwright::Mutator<Pairs>| Ephemeron {
+///     holder: root(mutator, 0),
+///     key: SLOTS[0],
+///     value: SLOTS[1],
+/// };
+/// let ephemeron = at(&mutator);
+/// let (key, value) = (root(&mutator, 1), root(&mutator, 2));
+/// // SAFETY: the slots are the holder's, they are empty, and the runtime does not scan them.
+/// unsafe { mutator.add_ephemeron(&ephemeron) }?;
+/// // SAFETY: as above; all are roots.
+/// unsafe { mutator.set_ephemeron(&ephemeron, Some(key), Some(value)) }?;
+/// mutator.thread().truncate(2);
+/// mutator.collect();
+/// let ephemeron = at(&mutator);
+/// // SAFETY: the holder lives.
+/// let (_, value) = unsafe { mutator.ephemeron(&ephemeron) }.ok_or("its key lives")?;
+/// assert_eq!(value.map(number), Some(2));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ephemeron {
     /// The object.
@@ -113,6 +189,29 @@ pub struct Ephemeron {
 }
 
 /// In which order objects become finalizable that die together.
+///
+/// ```
+/// use heapwright::FinalizerOrder;
+/// use heapwright::example::{Pairs, number, push, root};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("genimmix")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// for n in 0..3 {
+///     push(&mut mutator, n)?;
+///     let object = root(&mutator, n);
+///     mutator.add_finalizer(object, FinalizerOrder::Together, 10 + n)?;
+/// }
+/// mutator.thread().clear();
+/// mutator.collect();
+/// let mut seen = Vec::new();
+/// mutator.run_finalizers(usize::MAX, |_, next| seen.push((number(next.object), next.token)));
+/// seen.sort_unstable();
+/// assert_eq!(seen, [(0, 10), (1, 11), (2, 12)]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FinalizerOrder {
     /// All at once, as in Java: also those that others of them reach.

@@ -47,6 +47,31 @@ pub(super) struct Memory {
 }
 
 /// Builds a [`Heap`].
+///
+/// ```
+/// use heapwright::example::Pairs;
+/// use heapwright::{Heap, Scavenger, Workers};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let (workers, scavenger) = (Workers::new(2), Scavenger::new());
+/// // Two heaps that share threads.
+/// let build = || {
+///     Heap::<Pairs>::builder()
+///         .options(Pairs::options("semispace")?)
+///         .workers(&workers)
+///         .scavenger(&scavenger)
+///         .build(Pairs)
+///         .map_err(Box::<dyn std::error::Error>::from)
+/// };
+/// let heaps = [build()?, build()?];
+/// for heap in &heaps {
+///     heap.attach(Vec::new())?.collect();
+///     assert_eq!(heap.usage().collections, 1);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Default)]
 pub struct Builder {
     options: Options,

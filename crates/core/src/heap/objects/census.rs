@@ -9,6 +9,28 @@ use heapwright_address::ObjectReference;
 use std::collections::BTreeMap;
 
 /// How many objects of a type there are.
+///
+/// ```
+/// use heapwright::example::{Pairs, push, push_holder};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("immix")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// for n in 0..5 {
+///     push(&mut mutator, n)?;
+/// }
+/// push_holder(&mut mutator)?;
+/// mutator.collect();
+/// let census = mutator.census();
+/// let counts: Vec<(&str, usize, usize)> = census
+///     .iter()
+///     .map(|t| (t.name.as_str(), t.objects, t.bytes))
+///     .collect();
+/// assert_eq!(counts, [("pair", 5, 160), ("holder", 1, 32)]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeCount {
     /// The type, as the runtime numbers it.
@@ -27,6 +49,24 @@ impl<V: Vm> Mutator<V> {
     ///
     /// The first call for an object sets a bit in its first word, by an atomic read-modify-write; later ones are a load and a few
     /// instructions. In plans that slide each takes a lock and looks into a table.
+    ///
+    /// ```
+    /// use heapwright::example::{Pairs, push, root};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///
+    /// let heap = Pairs::heap("semispace")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// push(&mut mutator, 1)?;
+    /// let object = root(&mutator, 0);
+    /// let hash = mutator.identity_hash(object);
+    /// mutator.collect();
+    /// let moved = root(&mutator, 0);
+    /// assert_ne!(moved, object);
+    /// assert_eq!(mutator.identity_hash(moved), hash);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn identity_hash(&mut self, object: ObjectReference) -> usize {
         const {

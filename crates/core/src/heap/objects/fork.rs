@@ -34,6 +34,24 @@ impl<T> Held for T {}
 /// The world is stopped for a fork, and all locks of the heap are held. Dropping it lets the heap go on, in the parent and in the child.
 ///
 /// Made by [`Mutator::prepare_fork`] or [`Heap::prepare_fork`]. Until it is dropped the thread does nothing with the heap but fork.
+///
+/// ```
+/// use heapwright::example::{Pairs, number, push, root};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("immix")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// push(&mut mutator, 7)?;
+/// // SAFETY: no other thread has a mutator.
+/// let ready = unsafe { mutator.prepare_fork() }?;
+/// // Here the process forks; what comes is for the parent, and for a fork that failed.
+/// ready.parent();
+/// mutator.collect();
+/// assert_eq!(number(root(&mutator, 0)), 7);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the world is stopped until this is dropped"]
 pub struct Fork<'m, V: Vm> {
     /// Before the heap, which they are in.

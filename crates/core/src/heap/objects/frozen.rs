@@ -30,6 +30,27 @@ pub trait Living {
 }
 
 /// A heap whose world is stopped. See [`Mutator::freeze`].
+///
+/// ```
+/// use heapwright::example::{Pairs, push};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("genimmix")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// for n in 0..3 {
+///     push(&mut mutator, n)?;
+/// }
+/// let (objects, roots) = mutator.freeze(|frozen| {
+///     let (mut objects, mut roots) = (0, 0);
+///     frozen.for_each_object(&mut |_| objects += 1);
+///     frozen.roots(&mut |_, _| roots += 1);
+///     (objects, roots)
+/// });
+/// assert_eq!((objects, roots), (3, 3));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Frozen<'h, V: Vm> {
     inner: &'h Inner<V>,
 }

@@ -11,6 +11,32 @@ use std::sync::{Mutex, PoisonError};
 const LEAST_HARD: usize = 16 << 20;
 
 /// The limits of a heap, in bytes; 0: none is asked for, and the system's are followed.
+///
+/// ```
+/// use heapwright::example::{Pairs, push};
+/// use heapwright::{AllocError, Limits};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("marksweep")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// heap.set_limits(Limits {
+///     soft: 1 << 20,
+///     hard: 2 << 20,
+/// })?;
+/// let error = loop {
+///     if let Err(error) = push(&mut mutator, 7) {
+///         break error;
+///     }
+/// };
+/// assert!(matches!(error, AllocError::OutOfMemory { .. }));
+/// // More room, and it goes on. Less than what lives is refused.
+/// heap.set_limits(Limits { soft: 0, hard: 8 << 20 })?;
+/// push(&mut mutator, 8)?;
+/// assert!(heap.set_limits(Limits { soft: 0, hard: 64 << 10 }).is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Above it the heap collects harder before it grows, and keeps no memory that it does not need. Without one, seven

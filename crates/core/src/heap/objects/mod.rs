@@ -55,6 +55,21 @@ const ALONE_BELOW: usize = (32 << 20) / PAGE;
 const FOLLOW_NS: u64 = 500_000_000;
 
 /// What a heap uses, in bytes.
+///
+/// ```
+/// use heapwright::example::{Pairs, push};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("marksweep")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// push(&mut mutator, 1)?;
+/// mutator.collect();
+/// let usage = heap.usage();
+/// assert_eq!((usage.collections, usage.full_collections), (1, 1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeapUsage {
     /// Blocks and large objects in use.
@@ -79,6 +94,21 @@ pub struct HeapUsage {
 
 /// A heap of one runtime, with any plan. A handle: clones are the same heap, which is freed with all its memory and threads
 /// when the last of them, and the last mutator, is dropped.
+///
+/// ```
+/// use heapwright::example::{Pairs, push};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("immix")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// push(&mut mutator, 1)?;
+/// assert_eq!(heap.usage().collections, 0);
+/// mutator.collect();
+/// assert_eq!(heap.usage().collections, 1);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Heap<V: Vm>(Arc<Inner<V>>);
 
 impl<V: Vm> Clone for Heap<V> {

@@ -37,6 +37,37 @@ const EFFORTS: [Effort; 3] = [Effort::Usual, Effort::Full, Effort::Emergency];
 ///
 /// It is *inside* of the heap: collections wait for it, until it polls, allocates, or goes outside. References that it holds
 /// are good until then; what is to survive, the runtime has to report as a root.
+///
+/// ```
+/// use heapwright::example::{Pairs, number, push, root};
+/// use std::thread;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("genimmix")?;
+/// thread::scope(|scope| {
+///     for id in 0..3 {
+///         let heap = &heap;
+///         scope.spawn(move || {
+///             // One for each thread that uses the heap.
+///             let mut mutator = heap.attach(Vec::new()).unwrap();
+///             push(&mut mutator, id).unwrap();
+///             for _ in 0..1000 {
+///                 push(&mut mutator, 0).unwrap();
+///                 mutator.thread().truncate(1);
+///                 // Others may want to collect.
+///                 mutator.poll();
+///             }
+///             // What blocks is done outside: collections do not wait for it.
+///             mutator.outside(thread::yield_now);
+///             mutator.collect();
+///             assert_eq!(number(root(&mutator, 0)), id);
+///         });
+///     }
+/// });
+/// # Ok(())
+/// # }
+/// ```
 pub struct Mutator<V: Vm> {
     pub(super) inner: Arc<Inner<V>>,
     local: NonNull<Local<V>>,

@@ -114,6 +114,28 @@ impl<V: Vm> super::Heap<V> {
 }
 
 /// Keeps an object where it is: see [`super::Heap::pin`].
+///
+/// ```
+/// use heapwright::example::{Pairs, push, root};
+/// use heapwright::Pinned;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("semispace")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// push(&mut mutator, 1)?;
+/// let guard = mutator.pin(root(&mutator, 0));
+/// mutator.collect();
+/// assert_eq!(root(&mutator, 0), guard.object());
+/// let pinned = heap.pinned(guard.object());
+/// assert_eq!(pinned, Some(Pinned { count: 1, for_ever: false }));
+/// let before = guard.object();
+/// drop(guard);
+/// mutator.collect();
+/// assert_ne!(root(&mutator, 0), before);
+/// # Ok(())
+/// # }
+/// ```
 pub struct PinGuard<V: Vm> {
     inner: Arc<Inner<V>>,
     object: ObjectReference,

@@ -340,6 +340,27 @@ impl<V: Vm> Inner<V> {
 
 /// A handle that does not keep its object alive: see [`Mutator::weak`]. Clones are the same handle. It may outlive its heap, and then
 /// refers to nothing.
+///
+/// ```
+/// use heapwright::Strength;
+/// use heapwright::example::{Pairs, push, root};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("gencopy")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// push(&mut mutator, 1)?;
+/// let object = root(&mutator, 0);
+/// let weak = mutator.weak(object, Strength::Weak)?;
+/// mutator.collect();
+/// assert_eq!(weak.get(&mut mutator), Some(root(&mutator, 0)));
+/// mutator.thread().clear();
+/// mutator.collect();
+/// assert!(weak.is_cleared());
+/// assert_eq!(weak.get(&mut mutator), None);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Weak<V: Vm> {
     heap: HeapWeak<Inner<V>>,
     cell: Arc<Cell>,
@@ -403,6 +424,30 @@ impl<V: Vm> Weak<V> {
 /// same map. It may outlive its heap, and then is empty.
 ///
 /// A value may refer to its own key, or to other keys. Entries whose keys die disappear.
+///
+/// ```
+/// use heapwright::example::{Pairs, number, push, root};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("semispace")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// let map = mutator.weak_map()?;
+/// push(&mut mutator, 1)?;
+/// push(&mut mutator, 2)?;
+/// let (key, value) = (root(&mutator, 0), root(&mutator, 1));
+/// map.insert(&mut mutator, key, value)?;
+/// // The key keeps the value.
+/// mutator.thread().truncate(1);
+/// mutator.collect();
+/// let key = root(&mutator, 0);
+/// assert_eq!(map.get(&mut mutator, key).map(number), Some(2));
+/// mutator.thread().clear();
+/// mutator.collect();
+/// assert!(map.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 pub struct WeakMap<V: Vm> {
     heap: HeapWeak<Inner<V>>,
     core: Arc<MapCore>,

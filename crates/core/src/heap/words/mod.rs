@@ -69,6 +69,58 @@ pub(super) struct Locked {
 /// A heap of one runtime. See the crate's documentation.
 ///
 /// Field order is drop order: the memory goes last.
+///
+/// ```
+/// use heapwright::{Cell, Cause, Kind, KindTraits, LocalRuns, WildWord, WordHeap, WordVisitor, WordVm};
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// /// A runtime of one thread, with one variable.
+/// #[derive(Default)]
+/// struct One {
+///     runs: LocalRuns,
+///     variable: AtomicUsize,
+/// }
+///
+/// // SAFETY: there is no other thread to stop; the variable is the only root; cells are scanned word by word.
+/// unsafe impl WordVm for One {
+///     fn scan<T: WordVisitor>(&self, cell: Cell, visit: &mut T) {
+///         // SAFETY: a cell is readable.
+///         unsafe { visit.field_range(cell.start, cell.start.add(cell.bytes)) };
+///     }
+///
+///     fn roots<T: WordVisitor>(&self, visit: &mut T) {
+///         visit.root_word(WildWord::new(self.variable.load(Ordering::Relaxed)));
+///     }
+///
+///     fn stop_world(&self) {}
+///
+///     fn start_world(&self) {}
+///
+///     fn local_runs(&self, visit: &mut dyn FnMut(&LocalRuns)) {
+///         visit(&self.runs);
+///     }
+/// }
+///
+/// const WORDS: KindTraits = KindTraits {
+///     leaf: false,
+///     zeroed: true,
+///     collectable: true,
+///     conservative: true,
+/// };
+///
+/// let heap = WordHeap::<One>::builder().kinds(&[WORDS]).build(One::default())?;
+/// let cell = heap.alloc(&heap.vm().runs, Kind(0), 40)?;
+/// heap.vm().variable.store(cell.as_usize(), Ordering::Relaxed);
+/// heap.collect(Cause::Requested);
+/// assert!(heap.is_allocated(cell));
+/// heap.vm().variable.store(0, Ordering::Relaxed);
+/// heap.collect(Cause::Requested);
+/// assert!(!heap.is_allocated(cell));
+/// # Ok(())
+/// # }
+/// ```
 pub struct WordHeap<V: WordVm> {
     vm: V,
     space: MarkSweep,
