@@ -199,6 +199,34 @@ fn a_signal_has_it_written_while_the_program_runs() {
 }
 
 #[test]
+fn children_of_forks_write_their_own_while_the_parent_takes_one() {
+    let directory = directory("forks");
+    let (own, shared) = (
+        directory.join("own-%p.hprof"),
+        directory.join("s.heapsnapshot"),
+    );
+    let request = format!("signal:USR1={}", shared.display());
+    let flags = ["--dump", own.to_str().unwrap(), "--dump-on", &request];
+    let done = run(&flags, &["forks"]);
+    check_done(&done);
+    assert_eq!(err(&done), "");
+    let files: Vec<PathBuf> = fs::read_dir(&directory)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    let dumps = files
+        .iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "hprof"));
+    let mut count = 0;
+    for file in dumps {
+        check_list(&Hprof::parse(&read(file)));
+        count += 1;
+    }
+    // Each child's and the program's.
+    assert_eq!(count, 31, "{files:?}");
+}
+
+#[test]
 fn a_disk_that_is_full_is_the_commands_matter() {
     let directory = directory("small-disk");
     let file = directory.join("heap.hprof");

@@ -22,7 +22,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{self, Path};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 const VARIABLE: &str = "HEAPWRIGHT_DUMP";
 
@@ -33,8 +33,36 @@ static RAN_OUT: AtomicBool = AtomicBool::new(false);
 /// Signals that came: a bit for each. A futex is beside it.
 static SIGNALS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
 static CAME: AtomicU32 = AtomicU32::new(0);
+/// The process in which a dump is being taken; 0: in none. A futex. A child that was forked meanwhile finds its parent's number, and
+/// nobody there who could take it away.
+static TAKING: AtomicU32 = AtomicU32::new(0);
+
 /// One dump at a time.
-static ONE: Mutex<()> = Mutex::new(());
+struct One;
+
+impl One {
+    fn take() -> Self {
+        let me = std::process::id();
+        loop {
+            let other = TAKING.load(Ordering::Relaxed);
+            if other == me {
+                futex_wait(&TAKING, me, None);
+            } else if TAKING
+                .compare_exchange(other, me, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
+            {
+                return Self;
+            }
+        }
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        TAKING.store(0, Ordering::Release);
+        futex_wake(&TAKING, 1);
+    }
+}
 
 /// How a dump went.
 #[derive(Clone, Copy, Debug)]
@@ -163,7 +191,7 @@ pub(crate) fn write(path: &Path) -> Result<Taken, DumpError> {
     let Some(heap) = state::heap_if_ready() else {
         return Err(io::Error::from(io::ErrorKind::NotFound).into());
     };
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = One::take();
     let mut file = DumpFile::create(path)?;
     heap.lock();
     let stopped = clock::monotonic_ns();
