@@ -6,3 +6,4 @@ export RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom
 cargo test --release -p heapwright-work --lib
 cargo test --release -p heapwright-memory --lib
 cargo test --release -p heapwright --lib
+cargo test --release -p heapwright-signals --lib

@@ -34,6 +34,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "observe",
         &["heapwright", "heapwright-os", "heapwright-memory"],
     ),
+    ("signals", &["heapwright", "heapwright-os"]),
     ("bench", &["heapwright", "heapwright-observe"]),
     ("capi", &["heapwright", "heapwright-observe"]),
     ("book", &["heapwright"]),
@@ -50,7 +51,7 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Who may say `libc`.
-const SAY_LIBC: &[&str] = &["os", "observe", "libgc", "bench", "cli"];
+const SAY_LIBC: &[&str] = &["os", "observe", "signals", "libgc", "bench", "cli"];
 
 /// Modules of the core: each uses only those before it.
 const MODULES: &[&str] = &[
