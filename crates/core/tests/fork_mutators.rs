@@ -8,7 +8,7 @@ mod lists;
 use forks::{Over, alone, end, threads, wait};
 use heapwright::{
     Address, Builder, Heap, Mutator, ObjectReference, PlanName, RootVisitor, SlotVisitor, Vm,
-    WordSlots,
+    WordSlots, World,
 };
 use lists::{Lists, options};
 use std::os::unix::ffi::OsStrExt;
@@ -297,5 +297,116 @@ fn threads_that_begin_and_end_at_the_moment_of_a_fork() {
             }
             wait(pid, &format!("fork {n}"));
         }
+    });
+}
+
+// ---- a world of the runtime's own -------------------------------------------------------------------------------------------
+
+/// One lock, which a thread has while it is inside.
+#[derive(Default)]
+struct OneLock {
+    taken: AtomicBool,
+    /// What `forked` was called with: 1 outside, 2 inside.
+    forked: AtomicUsize,
+}
+
+impl OneLock {
+    fn take(&self) {
+        while self.taken.swap(true, Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+    }
+
+    fn give(&self) {
+        self.taken.store(false, Ordering::Release);
+    }
+}
+
+// SAFETY: 1, 3: who is inside, or has the world closed, has the lock. 2: `close` is never false. 4: nothing allocates.
+unsafe impl World for OneLock {
+    fn enter(&self) {
+        self.take();
+    }
+
+    fn leave(&self) {
+        self.give();
+    }
+
+    fn stop(&self) {
+        self.give();
+        std::thread::yield_now();
+        self.take();
+    }
+
+    fn close(&self, inside: bool, _: &dyn Fn()) -> bool {
+        if !inside {
+            self.take();
+        }
+        true
+    }
+
+    fn open(&self, inside: bool) {
+        if !inside {
+            self.give();
+        }
+    }
+
+    unsafe fn forked(&self, inside: bool) {
+        self.forked
+            .store(1 + usize::from(inside), Ordering::Relaxed);
+    }
+}
+
+/// It is told of the fork in the child, and not in the parent, and whether the thread that forked is inside.
+#[test]
+fn a_world_of_the_runtimes_own_is_told_in_the_child() {
+    let _alone = alone();
+    let world = Arc::new(OneLock::default());
+    let heap = Builder::default()
+        .options(options(
+            PlanName::GenImmix,
+            &[("max", "16m"), ("verify", "1")],
+        ))
+        .world(Arc::clone(&world) as Arc<dyn World>)
+        .build(Lists)
+        .unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _over = Over(&over);
+        scope.spawn(|| {
+            let mut other = heap.attach(vec![0, 0]).unwrap();
+            while !over.load(Ordering::Relaxed) {
+                lists::push(&mut other, 0, 4).unwrap();
+                other.thread()[0] = 0;
+                other.outside(std::thread::yield_now);
+            }
+        });
+        let mut mutator = heap.attach(vec![0, 0]).unwrap();
+        lists::push(&mut mutator, 0, 4).unwrap();
+        for n in 0..10 {
+            let told = 1 + n % 2;
+            let pid = if told == 2 {
+                // SAFETY: the child uses this mutator only.
+                unsafe { mutator.fork(|| libc::fork()) }.unwrap()
+            } else {
+                mutator.outside(|| {
+                    // SAFETY: as above.
+                    let ready = unsafe { heap.prepare_fork() }.unwrap();
+                    // SAFETY: as above.
+                    let pid = unsafe { libc::fork() };
+                    drop(ready);
+                    pid
+                })
+            };
+            if pid == 0 {
+                end(|| {
+                    assert_eq!(world.forked.load(Ordering::Relaxed), told);
+                    forks::work(&mut mutator, 1);
+                });
+            }
+            wait(pid, &format!("fork {n}"));
+            assert_eq!(world.forked.load(Ordering::Relaxed), 0);
+        }
+        forks::work(&mut mutator, 1);
     });
 }

@@ -15,7 +15,7 @@ fn workers_that_copy_do_not_pass_the_hard_limit() {
     for plan in MOVING {
         for workers in ["1", "4"] {
             for max in [MIB, 3 * MIB] {
-                let (peak, copied) = peak(plan, workers, max, 6);
+                let (peak, copied) = peak(plan, workers, max, 4);
                 eprintln!(
                     "{plan}, {workers} workers, {max}: at most {peak} in use, {copied} copied"
                 );

@@ -117,7 +117,7 @@ pub fn peak(plan: PlanName, workers: &str, max: usize, rounds: usize) -> (usize,
         ("max", max_text.as_str()),
         ("workers", workers),
         ("evacuate", "all"),
-        ("yields", "20"),
+        ("yields", "1000"),
         ("verify", "1"),
         ("huge", "off"),
     ];
