@@ -33,6 +33,7 @@ step() { # name, command...
 bash ci/install.sh || echo "some client programs could not be installed; their checks will say so"
 
 step "format" cargo fmt --all --check
+step "the picture of results" python3 ci/picture.py --check
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "build" cargo build --release --workspace
 step "tests" cargo test --release --workspace --no-fail-fast
