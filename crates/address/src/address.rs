@@ -1,6 +1,15 @@
 use core::fmt;
 
 /// A place in memory, or one past it. Arithmetic is checked where it can be wrong.
+///
+/// ```
+/// use heapwright_address::Address;
+///
+/// let start = Address::new(0x1000);
+/// assert_eq!(start.add(24).diff(start), 24);
+/// assert!(start.is_aligned_to(4096) && !start.add(8).is_aligned_to(16));
+/// assert_eq!(Address::new(usize::MAX).checked_add(1), None);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(transparent)]
 pub struct Address(usize);

@@ -2,6 +2,16 @@ use crate::Address;
 use core::num::NonZeroUsize;
 
 /// Where an object is. Never null.
+///
+/// ```
+/// use heapwright_address::{Address, ObjectReference};
+///
+/// assert_eq!(ObjectReference::from_address(Address::ZERO), None);
+/// let object = ObjectReference::from_address(Address::new(0x1000));
+/// assert_eq!(object.map(|o| o.to_address().as_usize()), Some(0x1000));
+/// // Not larger than an address.
+/// assert_eq!(size_of::<Option<ObjectReference>>(), size_of::<usize>());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct ObjectReference(NonZeroUsize);
@@ -37,6 +47,13 @@ impl ObjectReference {
 }
 
 /// Unchecked bits: a word of a stack or of an untyped object, which may be an address or anything else.
+///
+/// ```
+/// use heapwright_address::WildWord;
+///
+/// // A word of a stack: it may be a reference, or a number that looks like one.
+/// assert_eq!(WildWord::new(12).bits(), 12);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct WildWord(usize);

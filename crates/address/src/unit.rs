@@ -2,6 +2,14 @@ use crate::Address;
 use core::ops::Range;
 
 /// A stretch of `2^LOG` bytes, aligned to its size.
+///
+/// ```
+/// use heapwright_address::{Address, Block, Page};
+///
+/// assert_eq!(Block::BYTES, 32 << 10);
+/// let pages = Page::iterate(Address::new(0x1000)..Address::new(0x3000));
+/// assert_eq!(pages.count(), 2);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Unit<const LOG: u32>(Address);

@@ -5,6 +5,18 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// One run.
+///
+/// ```
+/// use heapwright_bench::spec::{Spec, Status};
+///
+/// let spec = Spec {
+///     scale: 0.001,
+///     verify: true,
+///     ..Spec::new("gcbench", "genimmix", 16 << 20)
+/// };
+/// let report = heapwright_bench::run(&spec);
+/// assert_eq!((report.status, report.violations), (Status::Ok, 0));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
     /// The workload's name.

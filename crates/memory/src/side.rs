@@ -82,6 +82,23 @@ impl SideMetadataSpec {
 }
 
 /// Lays tables out beside a range, without overlap, in one reservation.
+///
+/// ```
+/// use heapwright_address::Address;
+/// use heapwright_memory::{Scope, SideLayout, SideMetadataSpec};
+/// use heapwright_os::real_port;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// // A bit for each 16 bytes, beside 64 MiB: a 128th of that.
+/// let marks = SideMetadataSpec::new("marks", 0, 4, Scope::Global);
+/// assert_eq!(marks.bytes_for(64 << 20), 512 << 10);
+/// let base = Address::new(0x2000_0000_0000);
+/// let memory = SideLayout::new().with(marks).place(&real_port(), base, 64 << 20, c"example")?;
+/// drop(memory);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Default)]
 pub struct SideLayout {
     specs: Vec<SideMetadataSpec>,

@@ -7,6 +7,22 @@ use std::sync::Arc;
 /// A growable vector on a reservation of its own: it never moves and never calls malloc.
 ///
 /// Equations: `len <= committed <= max`; elements below `len` are initialised; memory below `committed` is accessible.
+///
+/// ```
+/// use heapwright_memory::MappedVec;
+/// use heapwright_os::real_port;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// // Room for a million in addresses; memory only for what is used.
+/// let mut words = MappedVec::<u64>::new(real_port(), 1 << 20, c"example")?;
+/// words.push(7)?;
+/// words.push(9)?;
+/// assert_eq!(words.as_slice(), [7, 9]);
+/// assert_eq!((words.pop(), words.len()), (Some(9), 1));
+/// # Ok(())
+/// # }
+/// ```
 pub struct MappedVec<T: Copy> {
     memory: Reservation,
     pointer: *mut T,

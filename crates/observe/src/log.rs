@@ -116,6 +116,20 @@ pub fn line(stats: &CollectionStats, form: Form, born_ns: u64, resident_bytes: u
 }
 
 /// Writes the line of each collection, for a heap that is embedded.
+///
+/// ```
+/// use heapwright::CollectionStats;
+/// use heapwright_observe::log::{self, Form};
+///
+/// let stats = CollectionStats {
+///     number: 1,
+///     full: true,
+///     pause_ns: 1200,
+///     ..CollectionStats::default()
+/// };
+/// let line = log::line(&stats, Form::default(), 0, 0);
+/// assert!(line.text().starts_with("heapwright: gc number=1 cause=budget kind=full at_ns=0 pause_ns=1200"));
+/// ```
 #[derive(Debug)]
 pub struct Logger {
     form: Form,

@@ -28,6 +28,36 @@ pub struct Subject<'a> {
 }
 
 /// Listens to a heap and writes what it hears.
+///
+/// ```
+/// use heapwright::Heap;
+/// use heapwright::example::Pairs;
+/// use heapwright_observe::Recorder;
+/// use heapwright_observe::record::Subject;
+/// use std::sync::Arc;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let file = std::env::temp_dir().join(format!("heapwright-example-{}", std::process::id()));
+/// let path = std::ffi::CString::new(file.to_str().ok_or("a name")?)?;
+/// let subject = Subject {
+///     program: "example",
+///     plan: "immix",
+///     workers: 1,
+/// };
+/// let recorder = Arc::new(Recorder::begin(&path, &subject)?);
+/// let heap = Heap::<Pairs>::builder()
+///     .options(Pairs::options("immix")?)
+///     .listener(Box::new(Arc::clone(&recorder)))
+///     .build(Pairs)?;
+/// heap.attach(Vec::new())?.collect();
+/// recorder.end(0);
+/// let text = std::fs::read_to_string(&file)?;
+/// std::fs::remove_file(&file)?;
+/// assert_eq!(text.matches(r#""type":"collection""#).count(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Recorder {
     sink: Sink,

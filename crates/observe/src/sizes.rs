@@ -5,6 +5,18 @@ const SMALL: usize = 4096;
 const GRAIN: usize = 16;
 
 /// Objects counted by size, without memory of its own: small ones by their size, larger ones by the next power of two.
+///
+/// ```
+/// use heapwright_observe::Sizes;
+///
+/// let mut sizes = Sizes::default();
+/// for bytes in [24, 32, 5000] {
+///     sizes.count(bytes);
+/// }
+/// let mut seen = Vec::new();
+/// sizes.each(|bytes, objects| seen.push((bytes, objects)));
+/// assert_eq!(seen, [(32, 2), (8192, 1)]);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Sizes {
     small: [usize; SMALL / GRAIN + 1],

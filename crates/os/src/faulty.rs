@@ -20,6 +20,22 @@ pub struct FaultPlan {
 /// A port whose calls fail when a test wants it: to walk every failure path.
 ///
 /// A call that fails does nothing.
+///
+/// ```
+/// use heapwright_os::{FaultPlan, FaultyPort, Op, Reservation, real_port};
+/// use std::sync::Arc;
+///
+/// let third = FaultPlan {
+///     op: Some(Op::Reserve),
+///     at: 2,
+///     times: 1,
+///     errno: 12,
+/// };
+/// let port = Arc::new(FaultyPort::new(real_port(), Some(third)));
+/// let reserve = || Reservation::new(Arc::clone(&port) as _, 1 << 20, 4096);
+/// let outcomes: Vec<bool> = (0..4).map(|_| reserve().is_ok()).collect();
+/// assert_eq!(outcomes, [true, true, false, true]);
+/// ```
 #[derive(Debug)]
 pub struct FaultyPort {
     inner: Arc<dyn Port>,

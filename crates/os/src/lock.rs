@@ -16,6 +16,16 @@ const WAITED_FOR: u32 = 2;
 /// | waited for | sleep | free, wake one |
 ///
 /// (Drepper, "Futexes are tricky", mutex 2.) It is not recursive.
+///
+/// ```
+/// use heapwright_os::RawLock;
+///
+/// let lock = RawLock::new();
+/// assert_eq!(lock.with(|| 7), 7);
+/// assert!(lock.try_lock());
+/// assert!(!lock.try_lock() && lock.is_locked());
+/// lock.unlock();
+/// ```
 #[derive(Debug, Default)]
 pub struct RawLock(AtomicU32);
 

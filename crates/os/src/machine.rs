@@ -15,6 +15,14 @@ use std::path::{Path, PathBuf};
 const NO_LIMIT: usize = 1 << 60;
 
 /// A machine, seen through its files.
+///
+/// ```
+/// use heapwright_os::Machine;
+///
+/// let machine = Machine::new();
+/// // What this process may use: the least of the machine's memory, its control groups, and its limits.
+/// assert!(machine.memory().usable().is_some_and(|bytes| bytes > 1 << 20));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
     root: PathBuf,

@@ -3,6 +3,20 @@ use heapwright_address::Address;
 use std::sync::Arc;
 
 /// A range of addresses that is ours until this is dropped.
+///
+/// ```
+/// use heapwright_os::{Reservation, real_port};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let range = Reservation::new(real_port(), 1 << 20, 1 << 16)?;
+/// assert!(range.start().is_aligned_to(1 << 16));
+/// range.port().commit(range.start(), 4096)?;
+/// // SAFETY: memory that was just made accessible.
+/// unsafe { range.start().store(7u64) };
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Reservation {
     port: Arc<dyn Port>,

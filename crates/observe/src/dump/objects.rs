@@ -79,6 +79,24 @@ impl<V: Vm> Source for Objects<'_, '_, V> {
 ///
 /// # Errors
 /// As [`write`], and if the name says no format.
+///
+/// ```
+/// use heapwright::example::{Pairs, push};
+/// use heapwright_observe::dump::{Extent, dump_heap};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// let heap = Pairs::heap("semispace")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// push(&mut mutator, 1)?;
+/// push(&mut mutator, 2)?;
+/// let file = std::env::temp_dir().join(format!("heapwright-example-{}.hprof", std::process::id()));
+/// let written = dump_heap(&mut mutator, &file, Extent::Reachable)?;
+/// std::fs::remove_file(&file)?;
+/// assert_eq!((written.objects, written.object_bytes), (2, 64));
+/// # Ok(())
+/// # }
+/// ```
 pub fn dump_heap<V: Vm>(
     mutator: &mut Mutator<V>,
     path: &Path,
