@@ -4,6 +4,9 @@ use crate::bench::args::{Bench, Child};
 use crate::bench::child::SUBCOMMAND;
 use crate::compare::args::Compare;
 use crate::dump::Dump;
+use crate::listen::Listen;
+use crate::live::Top;
+use crate::map::Map;
 use crate::profile::ProfileArgs;
 use crate::refusal::Refusal;
 use crate::reports::{Outputs, Report};
@@ -26,6 +29,7 @@ Examples:
                                                  a collection at every 1000th allocation, each checked
   heapwright run --profile out.pb.gz -- ./program
                                                  where the program allocates, for `go tool pprof`
+  heapwright run --listen -- ./server            then `heapwright top` and `heapwright map` show its heap
   heapwright options                             every option of a heap, with its default
   heapwright plans                               what plans there are and what they can do
   heapwright bench                               a tour: five workloads on all plans, in two minutes
@@ -48,6 +52,7 @@ Examples:
   heapwright run --log=gc.log --plan marksweep -- crystal build app.cr
   heapwright run --log=gc,phases,json=gc.jsonl -- guile program.scm
   heapwright run --report out.html --trace out.json -- guile program.scm
+  heapwright run --listen -- ./server             then: heapwright top
   heapwright run --dump heap.hprof -- ./program
   heapwright run --dump-on oom=heap-%p.heapsnapshot --max 64m -- ./program
   heapwright run --option growth=50 --verify -- ./program";
@@ -82,6 +87,10 @@ pub(crate) enum Action {
     Compare(Compare),
     /// Make a report, a timeline or a summary of a recording
     Report(Report),
+    /// Watch the heap of a process that listens
+    Top(Top),
+    /// Show a heap block by block: of a process that listens, or of a recording
+    Map(Map),
     /// Put this command and its libgc.so.1 under a directory, beside the system's
     Install(Install),
     /// Remove what `install` put there
@@ -159,6 +168,8 @@ pub(crate) struct Run {
     pub(crate) dump: Dump,
     #[command(flatten)]
     pub(crate) profile: ProfileArgs,
+    #[command(flatten)]
+    pub(crate) listen: Listen,
     /// Run the program even if it does not seem to use libgc (it may load it later)
     #[arg(long)]
     pub(crate) force: bool,

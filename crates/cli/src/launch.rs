@@ -52,6 +52,7 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode, Refusal> {
     }
     run.outputs.check()?;
     command.envs(dumps.variable());
+    command.envs(run.listen.variable()?);
     if let Some(profile) = &profile {
         command.env(format!("{ENV_PREFIX}PROFILE"), profile.request());
     }

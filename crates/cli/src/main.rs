@@ -20,7 +20,10 @@ mod install;
 mod install_c;
 mod launch;
 mod library;
+mod listen;
+mod live;
 mod loader;
+mod map;
 mod output;
 mod plans;
 mod profile;
@@ -47,6 +50,8 @@ fn main() -> ExitCode {
         args::Action::Bench(bench) => bench::run(&bench),
         args::Action::Compare(compare) => compare::run(&compare),
         args::Action::Report(report) => reports::run(&report),
+        args::Action::Top(top) => live::top(&top),
+        args::Action::Map(map) => map::run(&map),
         args::Action::Install(install) => install::install(&install),
         args::Action::Uninstall(uninstall) => install::uninstall(&uninstall),
         args::Action::BenchChild(child) => bench::child::run(&child),

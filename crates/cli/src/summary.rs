@@ -335,7 +335,7 @@ fn time(ns: u64) -> String {
     }
 }
 
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let tenths = |unit: u64| format!("{}.{}", bytes / unit, bytes % unit * 10 / unit);
     match bytes {
         0..0x10_0000 => format!("{} KiB", bytes / 1024),

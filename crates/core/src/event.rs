@@ -1,5 +1,6 @@
 //! What a heap tells its listeners: one typed stream, coarse enough that a virtual call does not matter.
 
+use crate::map::HeapMap;
 use core::fmt;
 use heapwright_address::Address;
 use std::sync::Arc;
@@ -282,6 +283,16 @@ pub enum Event<'a> {
     Worked(&'a WorkerStats),
     /// A mutator was stopped and runs again. Only if [`Listener::wants_details`].
     MutatorStopped(&'a MutatorStop),
+    /// What the heap looks like when a collection begins, and once more when what lives is known. Only if [`Listener::wants_map`].
+    /// Delivered on the collecting thread: in heaps of objects with the world stopped, in heaps of words with the heap's lock held.
+    Map {
+        /// The collection's number.
+        number: u64,
+        /// At its end, not at its begin.
+        after: bool,
+        /// The blocks, as they are during the call.
+        map: &'a dyn HeapMap,
+    },
     /// Bytes went back to the operating system, beside a collection.
     Returned {
         /// When: monotonic clock, in nanoseconds.
@@ -300,8 +311,8 @@ pub enum Event<'a> {
 
 /// Receives a heap's events.
 ///
-/// It may be called with the heap's lock held, [`Event::Violation`] with the world stopped: it must not allocate on the
-/// heap, and must not wait for a mutator. Several threads may call it at once.
+/// It may be called with the heap's lock held, [`Event::Violation`] and [`Event::Map`] with the world stopped: it must not allocate on
+/// the heap, and must not wait for a mutator. Several threads may call it at once.
 ///
 /// ```
 /// use heapwright::{Event, Listener};
@@ -333,6 +344,11 @@ pub trait Listener: Send + Sync {
     /// Are [`Event::Worked`] and [`Event::MutatorStopped`] wanted, and the CPU time of all workers? Asked at each collection and each
     /// stop. They cost some readings of clocks for each worker and mutator.
     fn wants_details(&self) -> bool {
+        false
+    }
+
+    /// Is [`Event::Map`] wanted? Asked when a collection begins and again when it ends. What it costs is what the listener looks at.
+    fn wants_map(&self) -> bool {
         false
     }
 }

@@ -20,6 +20,7 @@ pub mod error;
 pub mod event;
 pub mod example;
 pub mod heap;
+pub mod map;
 pub mod options;
 pub mod plan;
 mod primitive;
@@ -46,6 +47,7 @@ pub use heap::{
 };
 pub use heapwright_address::{Address, ObjectReference, WildWord};
 pub use heapwright_os::{Machine, Pressure};
+pub use map::{BlockSpace, HeapMap, MAP_BLOCK, MapBlock};
 pub use options::{Decay, Evacuate, Options, PlanName, SizingChoice, Soft};
 pub use vm::{
     Cell, Closure, CompressedSlots, HashBits, Kind, KindTraits, MAX_KINDS, Metadata, RootVisitor,

@@ -58,6 +58,7 @@ const MODULES: &[&str] = &[
     "primitive",
     "bugs",
     "error",
+    "map",
     "event",
     "probes",
     "options",

@@ -5,7 +5,7 @@
 //! The heap has a listener only if the recording, the log or statistics are wanted.
 
 use crate::state::BoehmHeap;
-use crate::stop;
+use crate::{live, stop};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use heapwright::{Event, Listener, MutatorStop};
@@ -29,13 +29,19 @@ pub(crate) struct Ears(());
 
 /// A listener, if anything that the environment says needs one.
 pub(crate) fn wanted() -> Option<Ears> {
-    let names = ["HEAPWRIGHT_LOG", "HEAPWRIGHT_STATS_DIR", VARIABLE];
+    let names = [
+        "HEAPWRIGHT_LOG",
+        "HEAPWRIGHT_STATS_DIR",
+        VARIABLE,
+        live::VARIABLE,
+    ];
     let is_set = |name| std::env::var_os(name).is_some_and(|v| !v.is_empty());
     names.into_iter().any(is_set).then_some(Ears(()))
 }
 
 impl Listener for Ears {
     fn event(&self, event: Event<'_>) {
+        live::event(event);
         let Some(recorder) = recorder() else {
             return;
         };
@@ -53,6 +59,10 @@ impl Listener for Ears {
 
     fn wants_details(&self) -> bool {
         true
+    }
+
+    fn wants_map(&self) -> bool {
+        live::is_on() || recorder().is_some_and(Listener::wants_map)
     }
 }
 

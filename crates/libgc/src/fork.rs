@@ -29,11 +29,13 @@ unsafe extern "C" fn prepare() {
     if let Some(heap) = state::heap_if_ready() {
         heap.prepare_fork();
         roots::before_fork();
+        crate::live::before_fork();
     }
 }
 
 unsafe extern "C" fn parent() {
     if let Some(heap) = state::heap_if_ready() {
+        crate::live::after_fork_parent();
         heap.after_fork_parent();
     }
 }
@@ -47,6 +49,7 @@ unsafe extern "C" fn child() {
         crate::report::after_fork();
         crate::ears::after_fork(heap);
         crate::profile::after_fork();
+        crate::live::after_fork_child();
     }
 }
 

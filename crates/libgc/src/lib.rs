@@ -48,6 +48,7 @@ pub mod fork;
 pub mod kinds;
 pub mod leaks;
 pub mod links;
+mod live;
 pub mod misc;
 mod profile;
 pub mod pthread;

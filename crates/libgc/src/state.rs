@@ -5,7 +5,7 @@
 //! space), the call fails as if memory had run out, and the next one tries again.
 
 use crate::vm::BoehmVm;
-use crate::{config, ears, fork, profile, report, roots, stack, stop, threads};
+use crate::{config, ears, fork, live, profile, report, roots, stack, stop, threads};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_uint, c_void};
 use core::mem::MaybeUninit;
@@ -131,6 +131,7 @@ fn make() -> Option<&'static BoehmHeap> {
         config::init(heap);
         publish_bounds(heap);
         crate::dump::init();
+        live::start();
         let _ = threads::attach(heap, None);
         Some(heap)
     });
@@ -170,6 +171,7 @@ fn build() -> Option<&'static BoehmHeap> {
     threads::make_exit_key();
     fork::init();
     ears::begin(heap);
+    live::begin(heap);
     report::init(wrong.map(|e| e.to_string()));
     Some(heap)
 }

@@ -8,13 +8,18 @@
 //! - [`log`]: one line for each collection, for people and scripts. `docs/observing.md` has its grammar.
 //! - [`profile`]: which objects are allocated where, sampled. `docs/profiling.md` says what is made of it.
 //! - [`record`]: everything, as JSON, a line for each event. The `heapwright` command makes reports, timelines and summaries of it.
+//! - [`picture`]: maps of the heap, in the recording and for who asks.
+//! - [`live`]: answers who asks what the heap does now, over a socket.
 //! - [`dump`]: the heap itself, for the tools that open heap dumps.
 
 #![deny(unsafe_code)]
 
 pub mod dump;
 pub mod line;
+pub mod live;
 pub mod log;
+mod out;
+pub mod picture;
 pub mod profile;
 pub mod record;
 pub mod sink;

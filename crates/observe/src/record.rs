@@ -5,12 +5,14 @@
 
 use crate::line::Line;
 use crate::log;
+use crate::picture::{Ages, Painter, Schedule};
 use crate::sink::Sink;
 use core::sync::atomic::{AtomicU32, Ordering};
-use heapwright::{CollectionStats, Event, Listener};
+use heapwright::{CollectionStats, Event, HeapMap, Listener};
 use heapwright_os::{clock, limits};
 use std::ffi::{CStr, CString};
 use std::io;
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 /// The version of what lines mean; a reader refuses a higher one.
@@ -64,6 +66,26 @@ pub struct Recorder {
     born_ns: u64,
     /// Another process than this, the child of a fork, writes nothing.
     process: AtomicU32,
+    /// None: there was no memory for pictures.
+    pictures: Option<Mutex<Pictures>>,
+}
+
+/// What pictures of the heap need.
+#[derive(Debug)]
+struct Pictures {
+    ages: Ages,
+    painter: Painter,
+    schedule: Schedule,
+}
+
+impl Pictures {
+    fn new() -> Option<Self> {
+        Some(Self {
+            ages: Ages::new().ok()?,
+            painter: Painter::new().ok()?,
+            schedule: Schedule::default(),
+        })
+    }
 }
 
 /// `%p` in the name of a file is the number of the process; `%%` is a percent sign.
@@ -98,6 +120,7 @@ impl Recorder {
             sink: Sink::append(path)?,
             born_ns: clock::monotonic_ns(),
             process: AtomicU32::new(std::process::id()),
+            pictures: Pictures::new().map(Mutex::new),
         };
         let unix = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -154,6 +177,29 @@ impl Recorder {
         self.send(&mut line);
     }
 
+    /// Draws a picture, if one is due.
+    fn map(&self, number: u64, after: bool, map: &dyn HeapMap) {
+        // One collection at a time calls this.
+        let Some(Ok(mut pictures)) = self.pictures.as_ref().map(Mutex::try_lock) else {
+            return;
+        };
+        let pictures = &mut *pictures;
+        let begun = clock::monotonic_ns();
+        if after {
+            pictures.ages.collected(map);
+        }
+        let at_ns = self.since(begun);
+        if pictures.schedule.is_due(number, after, at_ns) {
+            let when = if after { "after" } else { "before" };
+            let head = format_args!(
+                "\"type\":\"map\",\"number\":{number},\"when\":\"{when}\",\"at_ns\":{at_ns}"
+            );
+            self.sink
+                .send_bytes(pictures.painter.draw(head, map, &pictures.ages));
+        }
+        pictures.schedule.spent(clock::monotonic_ns() - begun);
+    }
+
     /// Writes down how many objects of a size there are at the end.
     pub fn class(&self, bytes: usize, objects: usize) {
         let mut line = Line::default();
@@ -194,6 +240,7 @@ impl Listener for Recorder {
         let mut line = Line::default();
         match event {
             Event::Collected(stats) => return self.collected(stats),
+            Event::Map { number, after, map } => return self.map(number, after, map),
             Event::Worked(w) => line.put(format_args!(
                 "{{\"type\":\"worker\",\"number\":{},\"part\":\"{}\",\"worker\":{},\"at_ns\":{},\"ns\":{},\"busy_ns\":{},\"cpu_ns\":{},\"turns\":{},\"steals\":{}}}",
                 w.collection,
@@ -227,6 +274,10 @@ impl Listener for Recorder {
 
     fn wants_details(&self) -> bool {
         true
+    }
+
+    fn wants_map(&self) -> bool {
+        self.is_ours()
     }
 }
 

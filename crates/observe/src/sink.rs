@@ -53,13 +53,17 @@ impl Sink {
 
     /// Writes a line. What does not get through is lost, and counted.
     pub fn send(&self, line: &mut Line) {
-        let bytes = line.ended();
+        self.send_bytes(line.ended());
+    }
+
+    /// The same, of a line that ends with its newline and may be longer.
+    pub fn send_bytes(&self, bytes: &[u8]) {
         let to = match &self.target {
             Target::File(file) => file.as_fd(),
             Target::Stderr => rustix::stdio::stderr(),
         };
         let written = match self.largest {
-            Some(most) if is_full(to, most) => Ok(0),
+            Some(most) if is_full(to, most, bytes.len()) => Ok(0),
             _ => rustix::io::write(to, bytes),
         };
         if written != Ok(bytes.len()) {
@@ -75,10 +79,10 @@ impl Sink {
 }
 
 /// Is there no room for a line below the largest size?
-fn is_full(file: BorrowedFd<'_>, most: u64) -> bool {
+fn is_full(file: BorrowedFd<'_>, most: u64, more: usize) -> bool {
     // What has no size, a pipe or a terminal, says 0.
     let size = rustix::fs::fstat(file).map_or(0, |s| s.st_size);
-    u64::try_from(size).unwrap_or(0) + LINE as u64 > most
+    u64::try_from(size).unwrap_or(0) + more.max(LINE) as u64 > most
 }
 
 #[cfg(test)]

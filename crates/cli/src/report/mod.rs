@@ -41,7 +41,7 @@ pub(crate) fn page(title: &str, data: &impl Serialize) -> Result<String, Refusal
     Ok(page + rest)
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 

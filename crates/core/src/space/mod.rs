@@ -3,6 +3,7 @@
 //! [`pages`] gives out pages and blocks of the heap's range; [`mark_sweep`] is segregated fit over them; [`objects`] has all
 //! policies side by side, for runtimes that know their references. [`poison`] is for finding errors.
 
+pub(crate) mod map;
 pub mod mark_sweep;
 pub mod objects;
 pub mod pages;

@@ -263,6 +263,16 @@ impl Pages {
             .is_none_or(|w| w >> (index % PAGES_IN_WORD) & 1 == 1)
     }
 
+    /// Do the eight pages of the block at an offset from the base occupy no memory?
+    #[must_use]
+    pub(crate) fn is_clean_block(&self, block: usize) -> bool {
+        let first = block / PAGE;
+        self.clean
+            .as_slice()
+            .get(first / PAGES_IN_WORD)
+            .is_none_or(|w| w >> (first % PAGES_IN_WORD) & 0xff == 0xff)
+    }
+
     /// Makes pages that are in use executable, or takes that away again.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod fork;
 mod frozen;
 mod full;
 mod limits;
+mod map;
 mod mutator;
 mod pins;
 mod references;
@@ -542,12 +543,14 @@ impl<V: Vm> Inner<V> {
         };
         probes::begun(&pause.stats);
         pause.check_free();
+        self.tell_map(pause.stats.number, false);
         if begin {
             plan::begin(self.facts.name, &mut pause);
         } else {
             plan::collect(self.facts.name, &mut pause, !full);
         }
         let (mut stats, swept) = (pause.stats, pause.swept);
+        self.tell_map(stats.number, true);
         if stats.full && !begin {
             self.full_collections.fetch_add(1, Ordering::Relaxed);
             let began = u64::from(!completed);

@@ -188,6 +188,7 @@ impl WordBuilder {
             sampler,
             disabled: AtomicUsize::new(0),
             stress: AtomicUsize::new(0),
+            asked: AtomicBool::new(false),
             helpers: AtomicBool::new(true),
             collections: AtomicU64::new(0),
             allocated_before: AtomicU64::new(0),

@@ -1,6 +1,7 @@
 //! A heap as a value: what a runtime allocates from.
 
 pub(in crate::heap) mod builder;
+mod map;
 mod tend;
 mod view;
 
@@ -135,6 +136,8 @@ pub struct WordHeap<V: WordVm> {
     sampler: Option<Box<dyn Sampler>>,
     disabled: AtomicUsize,
     stress: AtomicUsize,
+    /// Somebody who is no mutator wants a collection.
+    asked: AtomicBool,
     /// Not in a child after `fork`, before [`WordHeap::allow_helpers`].
     helpers: AtomicBool,
     yields: Yields,
@@ -538,7 +541,11 @@ impl<V: WordVm> WordHeap<V> {
     ) -> Result<R, AllocError> {
         self.lock.lock();
         let mut collected = false;
-        if self.space.allocated().saturating_add(bytes) > self.with_locked(|l| l.trigger.budget()) {
+        if self.is_asked_for() {
+            collected = self.collect_locked(Cause::Requested).number != 0;
+        } else if self.space.allocated().saturating_add(bytes)
+            > self.with_locked(|l| l.trigger.budget())
+        {
             collected = self.collect_locked(Cause::Budget).number != 0;
         }
         let mut result = self.with_locked(|locked| take(locked, true));
@@ -680,6 +687,7 @@ impl<V: WordVm> WordHeap<V> {
         };
         self.collections.store(stats.number, Ordering::Relaxed);
         probes::requested(cause);
+        self.tell_map(stats.number, false, locked.stock.pages());
         let details = self.listener.as_ref().is_some_and(|l| l.wants_details());
         let mut collector = WordCollector {
             vm: &self.vm,
@@ -716,6 +724,7 @@ impl<V: WordVm> WordHeap<V> {
         }
         stats.heap_bytes =
             (locked.stock.pages().used_pages() + locked.stock.pages().idle_pages()) * PAGE;
+        self.tell_map(stats.number, true, locked.stock.pages());
         stats.limit_bytes = locked.stock.max();
         stats.budget_bytes = locked.trigger.budget();
         stats.cpu_ns = clock::thread_cpu_ns().saturating_sub(cpu) + self.worked.helpers_cpu_ns();

@@ -106,6 +106,21 @@ impl ObjectSpace {
         }
     }
 
+    /// Bytes of the lines in use of a block, and how many holes there are between and behind them. Any thread; while the block is
+    /// filled it may be a little old.
+    #[must_use]
+    pub(crate) fn lines_and_holes(&self, block: usize) -> (usize, usize) {
+        let epoch = self.line_epoch();
+        let (mut used, mut holes, mut was_used) = (0, 0, true);
+        for at in (block..block + BLOCK_BYTES).step_by(LINE) {
+            let is_used = self.line(at).load(Ordering::Relaxed) == epoch;
+            used += usize::from(is_used) * LINE;
+            holes += usize::from(was_used && !is_used);
+            was_used = is_used;
+        }
+        (used, holes)
+    }
+
     /// Fills the free lines of a block, with the option `poison`. World stopped, when nobody has a region.
     pub(super) fn poison_free_lines(&self, block: usize) {
         if let Some(poison) = self
