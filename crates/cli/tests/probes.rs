@@ -35,7 +35,8 @@ fn probes(file: &Path) -> BTreeMap<(String, String), usize> {
         assert_eq!(name, 8);
         let description = &notes[at + 20..at + 20 + length];
         let place = u64::from_ne_bytes(description[..8].try_into().unwrap());
-        assert!(code.contains(&place), "{place:x}");
+        // A function that nobody calls is left out when a program is linked, and its note stays.
+        let left_out = !code.contains(&place);
         // Nobody has to be counted: there is no semaphore.
         assert_eq!(description[16..24], [0; 8]);
         let mut texts = description[24..].split(|b| *b == 0);
@@ -47,7 +48,9 @@ fn probes(file: &Path) -> BTreeMap<(String, String), usize> {
             "{arguments}"
         );
         let count = arguments.split_whitespace().count();
-        assert_eq!(*found.entry(key).or_insert(count), count);
+        if !left_out {
+            assert_eq!(*found.entry(key).or_insert(count), count);
+        }
         at += 20 + length.next_multiple_of(4);
     }
     found

@@ -79,10 +79,20 @@ impl Code {
             if let Ok(Some(id)) = object.build_id() {
                 code.build_id = id.iter().map(|b| format!("{b:02x}")).collect();
             }
-            code.loader = Loader::new(file).ok();
+            // Distributions put what is stripped elsewhere.
+            code.loader = separate(&code.build_id)
+                .and_then(|file| Loader::new(file).ok())
+                .or_else(|| Loader::new(file).ok());
         }
         code
     }
+}
+
+/// Where debug information of a build is installed, if it is.
+fn separate(build_id: &str) -> Option<PathBuf> {
+    let (first, rest) = build_id.split_at_checked(2)?;
+    let file = PathBuf::from(format!("/usr/lib/debug/.build-id/{first}/{rest}.debug"));
+    file.is_file().then_some(file)
 }
 
 fn frames(loader: &Loader, address: u64) -> Vec<Frame> {

@@ -94,7 +94,14 @@ impl Countdown {
         self.left.get()
     }
 
+    /// Is the point at least so far? A load and a comparison.
+    #[inline(always)]
+    pub(crate) fn is_beyond(&self, bytes: usize) -> bool {
+        self.left.get() >= bytes
+    }
+
     /// So many were: at most [`Countdown::left`].
+    #[inline(always)]
     pub(crate) fn handed(&self, bytes: usize) {
         self.left.set(self.left.get().saturating_sub(bytes));
     }

@@ -1,10 +1,12 @@
 //! Refills that end before an object that is to be sampled: see [`crate::alloc::sampling`].
 
-use crate::alloc::{CLASSES, Countdown, Run, Sampler};
-use crate::space::MarkSweep;
+use crate::alloc::{CLASSES, Countdown, MAX_SMALL, Run, Sampler};
+use crate::space::{MarkSweep, RUN_BYTES};
 
 /// Who hears of samples, and the distance to the next one.
 pub(super) type Sampling<'a> = Option<(&'a dyn Sampler, &'a Countdown)>;
+
+const _: () = assert!(MAX_SMALL <= RUN_BYTES);
 
 /// What a run was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,26 @@ pub(super) fn refill(
             false => Refill::Empty,
         };
     };
+    // No cell is larger. Nearly always the point is far.
+    if countdown.is_beyond(RUN_BYTES) && !run.is_cut() {
+        if !space.refill(run, kind, class, usize::MAX) {
+            return Refill::Empty;
+        }
+        let (cursor, limit) = run.cells();
+        countdown.handed(limit - cursor);
+        return Refill::Cells;
+    }
+    refill_near(space, run, (kind, class), (sampler, countdown))
+}
+
+/// The same where a point may be among the cells.
+#[cold]
+fn refill_near(
+    space: &MarkSweep,
+    run: &Run,
+    (kind, class): (u8, usize),
+    (sampler, countdown): (&dyn Sampler, &Countdown),
+) -> Refill {
     let bytes = CLASSES[class].bytes as usize;
     let left = countdown.left(sampler);
     if run.is_cut() {

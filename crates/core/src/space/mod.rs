@@ -10,6 +10,7 @@ pub mod pages;
 pub mod poison;
 pub mod tables;
 
+pub(crate) use mark_sweep::RUN_BYTES;
 pub use mark_sweep::{MarkSweep, Stock};
 pub use objects::ObjectSpace;
 pub use pages::Pages;

@@ -6,7 +6,7 @@
 //!
 //! What it costs is bounded. Samples of an ordinary program come so rarely that they cost far less than a percent; where a
 //! program allocates gigabytes in a second, or has deep stacks, they come half as often when they take more than
-//! [`BUDGET_PER_MILLE`] of the time, and again, and more often again when they take less than a quarter of that. Each sample says at which
+//! [`BUDGET_PER_MILLE`] of the CPU time, and again, and more often again when they take less than a quarter of that. Each sample says at which
 //! rate it was taken, so estimates stay right. The file is bounded in the same way ([`Request::limit_bytes`]).
 
 pub mod format;
@@ -28,12 +28,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// How much of the time samples may take, in thousandths of the time that passes, whatever the number of threads.
-pub const BUDGET_PER_MILLE: u64 = 8;
-/// The time is looked at whenever so many samples were taken.
+/// How much of the process's CPU time samples may take, in thousandths.
+pub const BUDGET_PER_MILLE: u64 = 5;
+/// The CPU time is looked at whenever so many samples were taken.
 const WINDOW: u64 = 64;
-/// Longer samples were interrupted.
-const MOST_NS: u64 = 50_000;
 /// Threads that sample at this moment, by their numbers modulo this.
 const PLACES: usize = 64;
 
@@ -104,7 +102,7 @@ impl Profile {
     fn open(&self) {
         self.pid.store(std::process::id(), Ordering::Relaxed);
         self.since_ns
-            .store(clock::monotonic_ns(), Ordering::Relaxed);
+            .store(clock::process_cpu_ns(), Ordering::Relaxed);
         let unix_ns = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |d| d.as_nanos() as u64);
@@ -187,12 +185,13 @@ impl Profile {
     }
 
     /// A sample took so long.
-    fn mind_the_time(&self, ns: u64, now: u64) {
-        let spent = self.spent_ns.fetch_add(ns.min(MOST_NS), Ordering::Relaxed) + ns.min(MOST_NS);
+    fn mind_the_time(&self, ns: u64) {
+        let spent = self.spent_ns.fetch_add(ns, Ordering::Relaxed) + ns;
         let taken = self.taken.fetch_add(1, Ordering::Relaxed) + 1;
         if !taken.is_multiple_of(WINDOW) || self.weighing.swap(true, Ordering::Acquire) {
             return;
         }
+        let now = clock::process_cpu_ns();
         let passed = now.saturating_sub(self.since_ns.swap(now, Ordering::Relaxed));
         self.spent_ns.fetch_sub(spent, Ordering::Relaxed);
         let haste = self.haste.load(Ordering::Relaxed);
@@ -206,11 +205,11 @@ impl Profile {
         self.weighing.store(false, Ordering::Release);
     }
 
-    fn record(&self, sample: Sample, thread: i32, begin: u64) {
+    fn record(&self, sample: Sample, thread: i32) {
         let mut record = Record::new(format::SAMPLE);
         for word in [
             self.pid(),
-            begin,
+            clock::monotonic_ns(),
             u64::from(thread.unsigned_abs()),
             sample.bytes as u64,
             sample.mean_bytes as u64,
@@ -247,7 +246,7 @@ impl Sampler for Profile {
     }
 
     fn sample(&self, sample: Sample) {
-        let begin = clock::monotonic_ns();
+        let begin = clock::thread_cpu_ns();
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
         // To walk the stack may allocate, in programs whose malloc is ours: not again for that.
         let place = &self.places[thread.unsigned_abs() as usize % PLACES];
@@ -256,10 +255,9 @@ impl Sampler for Profile {
             return;
         }
         let before = place.swap(thread, Ordering::Relaxed);
-        self.record(sample, thread, begin);
+        self.record(sample, thread);
         place.store(before, Ordering::Relaxed);
-        let now = clock::monotonic_ns();
-        self.mind_the_time(now.saturating_sub(begin), now);
+        self.mind_the_time(clock::thread_cpu_ns().saturating_sub(begin));
     }
 }
 

@@ -23,8 +23,8 @@ use std::sync::Arc;
 /// Offsets within a cell that can be registered as displacements, in bytes.
 pub const MAX_DISPLACEMENT: usize = 4096;
 
-/// How much a run hands over at once: zeroed in one go, and small enough to be in the cache when it is used.
-const RUN_BYTES: usize = 4096;
+/// How much a run hands over at once, and at least one cell: zeroed in one go, and small enough to be in the cache when it is used.
+pub(crate) const RUN_BYTES: usize = 4096;
 
 /// The space, as far as it is shared.
 #[derive(Debug)]
@@ -301,7 +301,12 @@ impl MarkSweep {
             run.set(end, end, end);
             return false;
         };
-        let most = self.most_cells(class).min(most / bytes).max(1) * bytes;
+        let full = self.most_cells(class) * bytes;
+        let most = if most >= full {
+            full
+        } else {
+            (most / bytes).max(1) * bytes
+        };
         let last = self.next_used(first, (first + most).min(end - base), parity);
         if let Some(poison) = &self.poison {
             // With the release in `Stock::free`: who freed a cell has filled it before.
