@@ -39,7 +39,9 @@ look() { # name, the number of charts at least, page
     theme=$(grep -o '<html[^>]*>' "$work/dom" | grep -o 'data-theme="[a-z]*"')
     local drawn
     drawn=$(sed -n 's/.*data-charts="\([0-9]*\)".*/\1/p' <<<"$body")
-    if [ "${drawn:-0}" -lt "$charts" ] || ! grep -q 'data-errors="0"' <<<"$body" || ! grep -q "$scheme" <<<"$theme" || grep -q Uncaught "$work/said"; then
+    local maps=0
+    grep -q '"type":"map"' "$page" && maps=1
+    if [ "${drawn:-0}" -lt "$charts" ] || ! grep -q "data-maps=\"$maps\"" <<<"$body" || ! grep -q 'data-errors="0"' <<<"$body" || ! grep -q "$scheme" <<<"$theme" || grep -q Uncaught "$work/said"; then
       echo "FAILED: $name in $scheme: $body $theme"
       grep -E 'CONSOLE|Uncaught' "$work/said"
       failed=$((failed + 1))
@@ -52,7 +54,7 @@ look() { # name, the number of charts at least, page
     failed=$((failed + 1))
   fi
   if [ -n "$pictures" ]; then
-    browse "$page" --window-size=1200,2700 --screenshot="$work/$name.png" >/dev/null
+    browse "$page" --window-size=1200,3250 --screenshot="$work/$name.png" >/dev/null
     mv "$work/$name.png" "$pictures/report-$name.png"
   fi
 }

@@ -1,6 +1,7 @@
 //! What is made of a recording: a page, a timeline, a summary. For `heapwright run`, which has it written, and for `heapwright
 //! report`, which is given one.
 
+use crate::map::{MapData, Picture};
 use crate::output;
 use crate::recording::{Digest, Recording};
 use crate::refusal::Refusal;
@@ -131,7 +132,7 @@ impl Recordings {
             outputs
                 .report
                 .as_deref()
-                .map(|to| html(&recording, &title, to)),
+                .map(|to| html(&recording, &file, &title, to)),
             outputs.trace.as_deref().map(|to| timeline(&file, to)),
         ];
         let troubles = made.into_iter().flatten().filter_map(Result::err).collect();
@@ -139,8 +140,10 @@ impl Recordings {
     }
 }
 
-fn html(recording: &Recording, title: &str, to: &Path) -> Result<(), Refusal> {
-    let data = RunData::of(recording, title, Fineness::ONE);
+/// The page of the recording that was read from `file`.
+fn html(recording: &Recording, file: &Path, title: &str, to: &Path) -> Result<(), Refusal> {
+    let mut data = RunData::of(recording, title, Fineness::ONE);
+    data.map = Some(MapData::of(Picture::read(file)?));
     output::write_file(to, page(title, &data)?.as_bytes())
 }
 
@@ -176,7 +179,7 @@ pub(crate) fn run(report: &Report) -> Result<ExitCode, Refusal> {
     let recording = Recording::read(&report.recording)?;
     if let Some(to) = &report.html {
         let title = format!("{} under heapwright", recording.begin.program);
-        html(&recording, &title, to)?;
+        html(&recording, &report.recording, &title, to)?;
     }
     if let Some(to) = &report.trace {
         timeline(&report.recording, to)?;

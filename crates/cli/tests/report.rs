@@ -94,6 +94,8 @@ fn page_timeline_recording_and_summary_say_the_same() {
         collections
     );
     assert_eq!(&shown["digest"], digest);
+    let frames = shown["map"]["frames"].as_array().unwrap();
+    assert!(frames.len() >= 2, "before and after a collection");
     assert_eq!(
         shown["classes"].as_array().unwrap().len(),
         of_type("class").len()

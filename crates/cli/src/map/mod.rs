@@ -8,7 +8,7 @@ pub(crate) use picture::{MapData, Picture};
 use crate::live::{Connection, is_process};
 use crate::output;
 use crate::refusal::Refusal;
-use crate::report::escaped;
+use crate::report::fill;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -123,23 +123,11 @@ fn now(whom: Option<&OsString>) -> Result<(String, Vec<Picture>), Refusal> {
 /// The whole page.
 fn page(title: &str, pictures: Vec<Picture>) -> Result<String, Refusal> {
     let data = output::json(&MapData::of(pictures), false)?;
-    let mut page = String::new();
-    let mut rest = FRAME;
-    while let Some((before, after)) = rest.split_once("{{") {
-        let (name, after) = after.split_once("}}").unwrap_or((after, ""));
-        page += before;
-        page += &match name {
-            "title" => escaped(title),
-            "version" => env!("CARGO_PKG_VERSION").to_owned(),
-            "style" => STYLE.to_owned(),
-            // Inside of an element of scripts nothing else is special.
-            "data" => data.replace('<', "\\u003c"),
-            "script" => SCRIPT.to_owned(),
-            _ => String::new(),
-        };
-        rest = after;
-    }
-    Ok(page + rest)
+    Ok(fill(FRAME, title, &data, |name| match name {
+        "style" => STYLE,
+        "script" => SCRIPT,
+        _ => "",
+    }))
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ fn thinned(mut pictures: Vec<Picture>) -> Vec<Picture> {
 }
 
 /// What the view in a page is given.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct MapData {
     digits: String,
     letters: String,

@@ -1,7 +1,7 @@
 // The page of a report. The data stand in the element `data`; `kind` says of what they are: a run, or a grid of runs.
 "use strict";
 
-const state = { charts: [], errors: 0, drawn: 0 };
+const state = { charts: [], errors: 0, drawn: 0, maps: 0 };
 window.addEventListener("error", () => { state.errors += 1; mark(); });
 
 // ---- small things ------------------------------------------------------------------------------------------------
@@ -9,6 +9,7 @@ window.addEventListener("error", () => { state.errors += 1; mark(); });
 /** Says in the page how far it is, for those who wait until it is drawn. */
 function mark() {
   document.body.dataset.charts = state.drawn;
+  document.body.dataset.maps = state.maps;
   document.body.dataset.errors = state.errors;
 }
 
@@ -234,10 +235,11 @@ function run(main, data) {
     ],
   }));
 
-  if (window.heapMap && data.map && data.map.frames.length) {
-    const section = element("section", {}, element("h2", { text: "Heap map" }), element("p", { text: "Each square is a block, or several neighbours of a large heap. Before and after collections." }));
-    main.append(section);
-    window.heapMap(data.map, section);
+  if (data.map && data.map.frames.length) {
+    const place = element("div");
+    main.append(element("section", {}, element("h2", { text: "Heap map" }), element("p", { text: "Each rectangle is a block of 32 KiB, or several neighbours of a large heap, before and after collections. The button plays the run as a movie." }), place));
+    heapMap(place, data.map);
+    state.maps += 1;
   }
   if (data.threads.length) {
     const table = element("table", {}, element("tr", {}, ...["Thread", "stopped", "in all", "longest"].map((text) => element("th", { text }))));

@@ -1,5 +1,6 @@
 //! What the page of one run shows.
 
+use crate::map::MapData;
 use crate::recording::{Class, Digest, Recording, utilisation};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -85,6 +86,8 @@ pub(crate) struct RunData {
     /// Seconds, and bytes that went back until then.
     returned: Vec<(f64, u64)>,
     classes: Vec<(u64, u64)>,
+    /// Pictures of the heap, in a page of one run.
+    pub(crate) map: Option<MapData>,
 }
 
 #[allow(
@@ -136,6 +139,7 @@ impl RunData {
                 .iter()
                 .map(|Class { bytes, objects }| (*bytes, *objects))
                 .collect(),
+            map: None,
         };
         if recording.end.is_none() {
             data.about += "; it did not end in order, and this is what was written until then";
