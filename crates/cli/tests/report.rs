@@ -283,6 +283,8 @@ fn runs_of_bench_are_a_page_with_each_of_them() {
         let record =
             fs::read_to_string(PathBuf::from(&directory).join(format!("{name}.jsonl"))).unwrap();
         assert!(record.contains("\"type\":\"end\""), "{name}");
+        let pictures = record.matches("\"type\":\"map\"").count();
+        assert!(pictures >= 2, "{name}: {pictures}");
         assert!(!run["classes"].as_array().unwrap().is_empty(), "{name}");
     }
 }

@@ -361,6 +361,10 @@ impl<L: Listener + ?Sized> Listener for Arc<L> {
     fn wants_details(&self) -> bool {
         (**self).wants_details()
     }
+
+    fn wants_map(&self) -> bool {
+        (**self).wants_map()
+    }
 }
 
 /// Both hear of everything.
@@ -372,6 +376,10 @@ impl<A: Listener, B: Listener> Listener for (A, B) {
 
     fn wants_details(&self) -> bool {
         self.0.wants_details() || self.1.wants_details()
+    }
+
+    fn wants_map(&self) -> bool {
+        self.0.wants_map() || self.1.wants_map()
     }
 }
 
@@ -386,6 +394,10 @@ impl<L: Listener> Listener for Option<L> {
     fn wants_details(&self) -> bool {
         self.as_ref().is_some_and(L::wants_details)
     }
+
+    fn wants_map(&self) -> bool {
+        self.as_ref().is_some_and(L::wants_map)
+    }
 }
 
 /// One thing that the verifier found wrong, with the rule that it breaks.
@@ -397,4 +409,31 @@ pub struct Violation {
     pub cell: Address,
     /// The word or the target that is wrong.
     pub word: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Wants(bool, bool);
+
+    impl Listener for Wants {
+        fn event(&self, _: Event<'_>) {}
+
+        fn wants_details(&self) -> bool {
+            self.0
+        }
+
+        fn wants_map(&self) -> bool {
+            self.1
+        }
+    }
+
+    #[test]
+    fn what_one_of_several_listeners_wants_is_wanted() {
+        for (details, map) in [(false, false), (true, false), (false, true)] {
+            let both = (Some(Arc::new(Wants(details, map))), None::<Wants>);
+            assert_eq!((both.wants_details(), both.wants_map()), (details, map));
+        }
+    }
 }
