@@ -271,6 +271,7 @@ fn runs_of_bench_are_a_page_with_each_of_them() {
     let shown = data(&fs::read_to_string(&page).unwrap());
     assert_eq!(shown["points"].as_array().unwrap().len(), 6);
     assert_eq!(shown["runs"].as_array().unwrap().len(), 6);
+    let mut pictures = 0;
     for (run, told) in shown["runs"].as_array().unwrap().iter().zip(&runs) {
         let name = run["name"].as_str().unwrap();
         let wanted = format!(
@@ -283,10 +284,11 @@ fn runs_of_bench_are_a_page_with_each_of_them() {
         let record =
             fs::read_to_string(PathBuf::from(&directory).join(format!("{name}.jsonl"))).unwrap();
         assert!(record.contains("\"type\":\"end\""), "{name}");
-        let pictures = record.matches("\"type\":\"map\"").count();
-        assert!(pictures >= 2, "{name}: {pictures}");
+        pictures += record.matches("\"type\":\"map\"").count();
         assert!(!run["classes"].as_array().unwrap().is_empty(), "{name}");
     }
+    // Not of each run: they are made only as far as they take little of its time.
+    assert!(pictures >= 2);
 }
 
 #[test]
