@@ -246,3 +246,17 @@ fn a_full_disk_is_said_and_costs_no_file() {
     assert!(err(&done).contains("/dev/full"));
     assert!(Path::new("/dev/full").exists());
 }
+
+#[test]
+fn the_page_of_results_is_that_of_the_raw_data() {
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
+    let page = format!("{}/results.md", env!("CARGO_TARGET_TMPDIR"));
+    let done = clean()
+        .args(["compare", "--from", &format!("{docs}/results.json")])
+        .args(["--markdown", &page])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", err(&done));
+    let made = fs::read_to_string(&page).unwrap();
+    assert!(made == fs::read_to_string(format!("{docs}/results.md")).unwrap());
+}

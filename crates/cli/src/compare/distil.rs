@@ -5,8 +5,8 @@
 //! *distilled* cost of the workload. What a contestant takes above that is at least its overhead (Cai, Blackburn, Bond,
 //! Maas: "Distilling the real cost of production garbage collectors", 2022). The bound gets better with each contestant.
 //!
-//! The CPU time of a pause is counted as its length: that of one worker. More workers take more, which makes the distilled
-//! cost higher and the overhead lower: it remains a lower bound. Of memory, the distilled cost is the least peak of all.
+//! The CPU time of a pause is counted as its length, that of one worker, times the part of its time in which the run had a processor. More
+//! workers take more, which makes the distilled cost higher and the overhead lower: it remains a lower bound. Of memory, the distilled cost is the least peak of all.
 
 use super::record::{Cell, Comparison, Run};
 use crate::bench::record::{Verdict, median};
@@ -62,7 +62,12 @@ impl Cost {
     /// What would be left of it without the pauses.
     fn without_pauses(self, run: &Run) -> f64 {
         match self {
-            Self::Wall | Self::Cpu => (self.of(run) - run.gc_s).max(0.0),
+            Self::Wall => (run.wall_s - run.gc_s).max(0.0),
+            // Where others use the machine, a pause waits for a processor as the rest of the run does.
+            Self::Cpu => {
+                let part = run.cpu_s / run.wall_s.max(f64::MIN_POSITIVE);
+                (run.cpu_s - run.gc_s * part.min(1.0)).max(0.0)
+            }
             Self::Memory => self.of(run),
         }
     }
@@ -244,6 +249,18 @@ mod tests {
                 assert!(r.overhead.iter().all(|o| o.unwrap() >= 1.0 - 1e-9), "{r:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_pause_that_waits_for_a_processor_is_no_cpu_time() {
+        // It had a processor for half of the time, and paused for all but a second.
+        let busy = Run {
+            cpu_s: 2.0,
+            ..run("immix", 4.0, 3.0, 1)
+        };
+        assert_eq!(Cost::Cpu.without_pauses(&busy), 0.5);
+        assert_eq!(Cost::Wall.without_pauses(&busy), 1.0);
+        assert_eq!(Cost::Cpu.without_pauses(&Run::default()).max(0.0), 0.0);
     }
 
     #[test]
