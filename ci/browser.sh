@@ -15,7 +15,7 @@ browser=$(command -v chromium || command -v chromium-browser || command -v googl
   exit 1
 }
 cargo build --release --workspace --quiet || exit 1
-heapwright=target/release/heapwright
+heapwright=$PWD/target/release/heapwright
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
@@ -71,7 +71,7 @@ SCM
 GUILE_AUTO_COMPILE=0 "$heapwright" run --report "$work/guile.html" -- guile "$work/trees.scm" >/dev/null || failed=$((failed + 1))
 look guile 8 "$work/guile.html"
 
-"$heapwright" bench gcbench,lru --plan immix,marksweep,semispace,genimmix,stickyimmix --heap 1.5x,2x,3x,4x --scale 0.2 --report "$work/bench.html" >/dev/null || failed=$((failed + 1))
+(cd "$work" && "$heapwright" bench gcbench,lru --plan immix,marksweep,semispace,genimmix,stickyimmix --heap 1.5x,2x,3x,4x --scale 0.2 --report bench.html >/dev/null) || failed=$((failed + 1))
 look bench 12 "$work/bench.html"
 
 # A page may be long: a million collections.
