@@ -87,6 +87,24 @@ pub struct MapBlock {
 /// The blocks of a heap, in the order of their addresses, as long as nobody changes whose they are.
 ///
 /// Who has one may look at as many or as few blocks as wanted: to look at one takes a microsecond at most and no memory.
+///
+/// ```
+/// use heapwright::BlockSpace;
+/// use heapwright::example::{Pairs, push};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let heap = Pairs::heap("immix")?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// push(&mut mutator, 1)?;
+/// mutator.collect();
+/// let used = heap.map(|map| {
+///     let blocks = (0..map.blocks()).map(|index| map.block(index));
+///     blocks.filter(|block| block.space == BlockSpace::Immix).count()
+/// });
+/// assert_eq!(used, 1);
+/// # Ok(())
+/// # }
+/// ```
 pub trait HeapMap: fmt::Debug {
     /// How many blocks there are.
     fn blocks(&self) -> usize;

@@ -41,6 +41,7 @@ const WITHOUT: &[(&[&str], &str)] = &[
         "what queues give: `Reference`, `FinalizerOrder`",
     ),
     (&["Pinned"], "`PinGuard`"),
+    (&["BlockSpace", "MapBlock"], "`HeapMap`"),
     (&["RootOrigin", "Living"], "`Frozen`"),
     (
         &[
