@@ -1,4 +1,4 @@
-//! Heap dumps: `HEAPWRIGHT_DUMP` says when and where to ([`heapwright_observe::dump::Request`]); [`write`] takes one now.
+//! Heap dumps: `HEAPWRIGHT_DUMP` says when and where to ([`heapwright_observe::dump::Request`]); [`write()`] takes one now.
 //!
 //! The world is stopped only for as long as the kernel needs to fork. The child has the heap as it was at that moment, finds what lives as
 //! a collection would, writes it, and ends; the program goes on meanwhile, and pays with copies of the pages that it writes to until then.

@@ -2,7 +2,7 @@
 //!
 //! A [`heapwright::Listener`] hears of a heap's events. The listeners here turn them into lines of text and append those to a file,
 //! each by one system call: a process that is killed leaves what it had to say so far, and two processes can share a file. What
-//! does not fit on a full disk is lost, and the program goes on. Lines are put together on the stack ([`line`]), so that this serves
+//! does not fit on a full disk is lost, and the program goes on. Lines are put together on the stack ([`mod@line`]), so that this serves
 //! heaps under programs whose own `malloc` is a heap of ours, too. System calls are made directly: errno stays as it is.
 //!
 //! - [`log`]: one line for each collection, for people and scripts. `docs/observing.md` has its grammar.

@@ -1,4 +1,4 @@
-//! Threads of a heap that are stopped by signals: a [`World`] for code that runs long without a poll.
+//! Threads of a heap that are stopped by signals: a [`World`](heapwright::World) for code that runs long without a poll.
 //!
 //! A [`SignalWorld`] stops threads at polls and allocations, as the core's gate does. A thread may besides be in an *interruptible
 //! section* ([`Section::interruptible`]), such as a numeric loop or a loop of generated code: there a signal stops it at any instruction. Its

@@ -103,7 +103,7 @@ impl Phase for Watched<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;

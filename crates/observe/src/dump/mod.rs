@@ -1,7 +1,7 @@
 //! Heap dumps in formats that other people's tools open.
 //!
 //! A [`Source`] is a heap whose world is stopped: [`Objects`] of a [`heapwright::Heap`], [`Cells`] of a [`heapwright::WordHeap`].
-//! [`write`] finds what lives and writes it in a [`Format`]; [`DumpFile`] gives it a file that has its name only when it is whole.
+//! [`write()`] finds what lives and writes it in a [`Format`]; [`DumpFile`] gives it a file that has its name only when it is whole.
 //! docs/heap-dumps.md says what becomes of an object in each format.
 //!
 //! **Memory**: a bit for each 8 bytes of the heap's range and an eighth of that for ranks (1.8 %), 16 bytes for each root, a mark stack of

@@ -78,7 +78,7 @@ impl<V: Vm> Source for Objects<'_, '_, V> {
 /// until the dump is written. The file has its name when it is whole; if there is an error, there is none.
 ///
 /// # Errors
-/// As [`write`], and if the name says no format.
+/// As [`write()`], and if the name says no format.
 ///
 /// ```
 /// use heapwright::example::{Pairs, push};
@@ -125,7 +125,7 @@ pub fn sizes_of<V: Vm>(mutator: &mut Mutator<V>, extent: Extent) -> Result<Sizes
 /// The same in a format, whatever the file's name says.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn dump_heap_as<V: Vm>(
     mutator: &mut Mutator<V>,
     path: &Path,

@@ -1,7 +1,7 @@
 //! The allocation profile: for each sampled object the stack that allocated it, as a record in a file.
 //!
 //! The process writes raw addresses and nothing that takes time; the `heapwright` command makes a profile in pprof's format of
-//! them. The file has records ([`format`]), each written by one system call: a process that is killed leaves what it had to say so
+//! them. The file has records ([`mod@format`]), each written by one system call: a process that is killed leaves what it had to say so
 //! far, a full disk loses samples and nothing else, and processes can share a file: a fork's child goes on in its parent's.
 //!
 //! What it costs is bounded. Samples of an ordinary program come so rarely that they cost far less than a percent; where a
