@@ -253,9 +253,32 @@ pub fn with_a_thread_inside(plan: PlanName, times: usize) {
                 let _ = mutator.collect();
                 let live = heap.usage().live_bytes;
                 assert!(live < 2 << 20, "{plan}: {live} live in the child");
+                another_waits_for_who_is_inside(&heap, mutator);
             });
         }
         work(&mut mutator, 1);
+    });
+}
+
+/// A thread of the child's own cannot collect before the mutator that forked, which is inside, polls or goes outside.
+fn another_waits_for_who_is_inside(heap: &Heap<Lists>, mutator: &mut Mutator<Lists>) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut other = heap.attach(vec![0, 0]).unwrap();
+            let _ = other.collect();
+            done.store(true, Ordering::Release);
+        });
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(
+            !done.load(Ordering::Acquire),
+            "the child forgot who is inside"
+        );
+        mutator.outside(|| {
+            while !done.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+        });
     });
 }
 
