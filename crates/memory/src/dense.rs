@@ -7,6 +7,28 @@ use std::sync::Arc;
 /// A mapper over one reservation: a byte for each chunk, in a flat array. What a heap uses for its own range.
 ///
 /// Addresses outside of the range are not mapped, and cannot be.
+///
+/// ```
+/// use heapwright_address::Chunk;
+/// use heapwright_memory::{DenseMapper, MapError, Mmapper};
+/// use heapwright_os::{Reservation, real_port};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let memory = Reservation::new(real_port(), Chunk::BYTES, Chunk::BYTES)?;
+/// let mapper = DenseMapper::new(real_port(), memory.start(), Chunk::BYTES)?;
+/// mapper.ensure_mapped(memory.start(), 4, &[], &[])?;
+/// // SAFETY: mapped just now, and nobody else's.
+/// unsafe {
+///     memory.start().store(42usize);
+///     mapper.decommit(memory.start(), 1)?;
+///     assert_eq!(memory.start().load::<usize>(), 0);
+/// }
+/// let behind = memory.start().add(Chunk::BYTES);
+/// let refused = mapper.ensure_mapped(behind, 1, &[], &[]);
+/// assert_eq!(refused, Err(MapError::OutOfRange { chunk: behind }));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct DenseMapper {
     port: Arc<dyn Port>,

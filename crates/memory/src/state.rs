@@ -149,6 +149,26 @@ fn map_missing<C: Chunks>(
 /// Ranges of bytes or pages round outward to chunks (but for `decommit`), may cross whatever the mapper is made of, and may
 /// end at the top of the address space. An empty range is nothing. A start that is no multiple of the system's page, and a
 /// range that overflows, are errors. All functions may be called by any thread at any time, also on overlapping ranges.
+///
+/// ```
+/// use heapwright_memory::{Addresses, FragmentedMapper, MapError, Mmapper};
+/// use heapwright_address::Chunk;
+/// use heapwright_os::{Reservation, real_port};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let memory = Reservation::new(real_port(), 2 * Chunk::BYTES, Chunk::BYTES)?;
+/// let (first, second) = (memory.start(), memory.start().add(Chunk::BYTES));
+/// let mapper = FragmentedMapper::new(real_port(), Addresses::Reserved)?;
+/// // One page is asked for; its chunk is mapped, and no other.
+/// mapper.ensure_mapped(first, 1, &[], &[])?;
+/// assert!(mapper.is_mapped_address(first.add(Chunk::BYTES - 1)));
+/// assert!(!mapper.is_mapped_address(second));
+/// // What is not mapped cannot be protected.
+/// let refused = mapper.protect(second, 1);
+/// assert_eq!(refused, Err(MapError::NotMapped { chunk: second }));
+/// # Ok(())
+/// # }
+/// ```
 pub trait Mmapper: Send + Sync {
     /// Maps ranges given as pairs of start and end, without metadata.
     ///

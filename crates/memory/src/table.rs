@@ -57,6 +57,30 @@ entry!(u8, AtomicU8, 3; u16, AtomicU16, 4; u32, AtomicU32, 5; u64, AtomicU64, 6;
 /// A table with a `T` for each `2^LOG` bytes of a range: one shift and one addition from a base.
 ///
 /// A handle: the memory belongs to a [`crate::SideMemory`], and the part that is used must be mapped by a mapper.
+///
+/// ```
+/// use heapwright_address::Chunk;
+/// use heapwright_memory::{DenseMapper, Mmapper, Scope, SideLayout, SideMetadataSpec, SideTable};
+/// use heapwright_os::{Reservation, real_port};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (port, bytes) = (real_port(), 16 << 20);
+/// let memory = Reservation::new(port.clone(), bytes, Chunk::BYTES)?;
+/// // A byte for each block of 32 KiB.
+/// let spec = SideMetadataSpec::new("policies", 3, 15, Scope::Local);
+/// let side = SideLayout::new().with(spec).place(&port, memory.start(), bytes, c"example")?;
+/// let mapper = DenseMapper::new(port.clone(), memory.start(), bytes)?;
+/// mapper.ensure_mapped(memory.start(), 1, &[], side.specs())?;
+///
+/// // SAFETY: `side` lives as long as the handle; only addresses of the chunk that was mapped are asked.
+/// let policies = unsafe { SideTable::<u8, 15>::new(&side.specs()[0]) }.ok_or("another shape")?;
+/// let second = memory.start().add(32 << 10);
+/// policies.store(second.add(100), 7);
+/// assert_eq!(policies.load(second), 7);
+/// assert_eq!(policies.load(memory.start()), 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct SideTable<T: Entry, const LOG: u32> {
     base: usize,
@@ -175,6 +199,30 @@ impl<T: Entry, const LOG: u32> SideTable<T, LOG> {
 ///
 /// An address means the region that it is in. So both ends of a range `[start, end)` are rounded down to regions, and what
 /// is found is the start of a region.
+///
+/// ```
+/// use heapwright_address::Chunk;
+/// use heapwright_memory::{BitTable, DenseMapper, Mmapper, Scope, SideLayout, SideMetadataSpec};
+/// use heapwright_os::{Reservation, real_port};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (port, bytes) = (real_port(), 16 << 20);
+/// let memory = Reservation::new(port.clone(), bytes, Chunk::BYTES)?;
+/// // A bit for each 16 bytes.
+/// let spec = SideMetadataSpec::new("marks", 0, 4, Scope::Local);
+/// let side = SideLayout::new().with(spec).place(&port, memory.start(), bytes, c"example")?;
+/// let mapper = DenseMapper::new(port.clone(), memory.start(), bytes)?;
+/// mapper.ensure_mapped(memory.start(), 1, &[], side.specs())?;
+///
+/// // SAFETY: `side` lives as long as the handle; only addresses of the chunk that was mapped are asked.
+/// let marks = unsafe { BitTable::<4>::new(&side.specs()[0]) }.ok_or("another shape")?;
+/// let (start, object) = (memory.start(), memory.start().add(4096));
+/// assert!(marks.try_set(object));
+/// assert!(!marks.try_set(object), "somebody was faster");
+/// assert_eq!(marks.find_next_set(start, start.add(8192)), Some(object));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct BitTable<const LOG: u32> {
     base: usize,

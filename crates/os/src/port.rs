@@ -13,6 +13,31 @@ use heapwright_address::Address;
 /// - no call replaces a mapping that it did not make, and nothing is executable but what `commit_executable` says;
 /// - any thread may call at any time; calls on overlapping ranges are ordered by the caller;
 /// - no call allocates from malloc.
+///
+/// ```
+/// use heapwright_os::real_port;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let port = real_port();
+/// let bytes = 16 * port.page_size();
+/// let start = port.reserve(bytes, 1 << 20)?;
+/// assert!(start.is_aligned_to(1 << 20));
+/// port.commit(start, bytes)?;
+/// // SAFETY: committed, and nobody else's.
+/// unsafe {
+///     start.store(7usize);
+///     // Contents are kept while access is forbidden.
+///     port.protect(start, bytes)?;
+///     port.commit(start, bytes)?;
+///     assert_eq!(start.load::<usize>(), 7);
+///     // They are gone when the memory went back.
+///     port.decommit(start, bytes)?;
+///     assert_eq!(start.load::<usize>(), 0);
+/// }
+/// port.release(start, bytes)?;
+/// # Ok(())
+/// # }
+/// ```
 pub trait Port: Send + Sync + Debug {
     /// Bytes in a page of the system: asked, never assumed.
     fn page_size(&self) -> usize;

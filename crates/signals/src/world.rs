@@ -12,6 +12,28 @@ use heapwright::{Address, RootVisitor, WildWord, World};
 use std::sync::Arc;
 
 /// A [`World`] whose threads stop at polls, and by a signal in interruptible sections. For [`heapwright::Builder::world`].
+///
+/// ```
+/// use heapwright::example::{Pairs, number, push, root};
+/// use heapwright::Heap;
+/// use heapwright_signals::SignalWorld;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let world = SignalWorld::new()?;
+/// let heap = Heap::<Pairs>::builder()
+///     .options(Pairs::options("immix")?)
+///     .world(world.clone())
+///     .build(Pairs)?;
+/// let mut mutator = heap.attach(Vec::new())?;
+/// push(&mut mutator, 1)?;
+/// // Threads that never begin a section are stopped as with the core's gate.
+/// assert!(mutator.collect().is_some());
+/// assert_eq!(number(root(&mutator, 0)), 1);
+/// // What threads cause by themselves cannot stop them.
+/// assert!(SignalWorld::with_signal(11).is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct SignalWorld {
     stops: Stops,
@@ -87,6 +109,60 @@ unsafe impl World for SignalWorld {
 
 /// A mutator's interruptible sections. The runtime keeps one in its `Vm::Thread`, for [`Section::report`], and a clone with the thread
 /// that uses the mutator. It goes with the mutator if that is handed to another thread.
+///
+/// A loop over an object's words that is stopped at once, without a poll in it:
+///
+/// ```
+/// use heapwright::{Address, Heap, ObjectReference, RootVisitor, SlotVisitor, Vm, WordSlots};
+/// use heapwright_signals::{Section, SignalWorld};
+///
+/// /// Objects are 64 words of data; a thread has nothing but a section.
+/// struct Vectors;
+///
+/// // SAFETY: all objects have that size, and no references; what leads to them is a local variable in a section.
+/// unsafe impl Vm for Vectors {
+///     type Thread = Section;
+///     type Slots = WordSlots;
+///     const OBJECT_MAP: bool = true;
+///     const PINS: bool = true;
+///
+///     fn slots(&self) -> WordSlots {
+///         WordSlots
+///     }
+///
+///     fn size(&self, _: ObjectReference) -> usize {
+///         512
+///     }
+///
+///     fn scan<S: SlotVisitor>(&self, _: ObjectReference, _: &mut S) {}
+///
+///     fn thread_roots<R: RootVisitor>(&self, section: &mut Section, visit: &mut R) {
+///         section.report(visit);
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let world = SignalWorld::new()?;
+/// let heap = Heap::<Vectors>::builder().world(world.clone()).build(Vectors)?;
+/// let section = world.section();
+/// let mut mutator = heap.attach(section.clone())?;
+/// let vector = mutator.alloc(512)?.to_address();
+/// // SAFETY: the code reads and writes words of an object that it holds by value, and calls nothing.
+/// let sum = unsafe {
+///     section.interruptible(move || {
+///         let mut sum = 0;
+///         for word in 0..64 {
+///             vector.add(8 * word).store(word);
+///             sum += vector.add(8 * word).load::<usize>();
+///         }
+///         sum
+///     })
+/// };
+/// assert_eq!(sum, 2016);
+/// drop(mutator);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Section {
     record: *const Record,

@@ -101,6 +101,28 @@ impl<V: Vm> Mutator<V> {
 
     /// Runs `fork`, which forks the process, with the heap ready for it: what `fork` gave. A safepoint.
     ///
+    /// ```
+    /// use heapwright::example::{Pairs, number, push, root};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("immix")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// push(&mut mutator, 7)?;
+    /// // SAFETY: the child uses this mutator only.
+    /// let child = unsafe { mutator.fork(|| libc::fork()) }?;
+    /// if child == 0 {
+    ///     mutator.collect();
+    ///     // SAFETY: ends the child, which has nothing else to do.
+    ///     unsafe { libc::_exit(number(root(&mutator, 0)) as i32) };
+    /// }
+    /// let mut status = 0;
+    /// // SAFETY: waits for the child; a status of our own.
+    /// assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    /// assert_eq!(libc::WEXITSTATUS(status), 7);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Heap::prepare_fork`]; then `fork` was not called.
     ///

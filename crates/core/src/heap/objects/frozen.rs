@@ -184,6 +184,27 @@ impl<V: Vm> Frozen<'_, V> {
 
     /// Visits what the fields of an object refer to, in the order in which [`Vm::scan`] reports them; `None`: nothing. A reference that
     /// leads out of the heap counts as nothing.
+    ///
+    /// ```
+    /// use heapwright::example::{Pairs, link, push, root};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("immix")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// push(&mut mutator, 1)?;
+    /// push(&mut mutator, 2)?;
+    /// link(&mut mutator, 0, 1);
+    /// let (first, second) = (root(&mutator, 0), root(&mutator, 1));
+    /// mutator.freeze(|frozen| {
+    ///     assert_eq!(frozen.fields(first), 1);
+    ///     frozen.references(first, &mut |target| assert_eq!(target, Some(second)));
+    ///     frozen.references(second, &mut |target| assert_eq!(target, None));
+    ///     let (start, bytes) = frozen.range();
+    ///     assert!(first.to_address().diff(start) < bytes);
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn references(
         &self,
         object: ObjectReference,

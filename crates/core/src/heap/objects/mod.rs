@@ -220,7 +220,17 @@ impl<V: Vm> Heap<V> {
         &self.0.options
     }
 
-    /// What the plan is like.
+    /// What the plan is like. Any thread.
+    ///
+    /// ```
+    /// use heapwright::example::Pairs;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// assert!(Pairs::heap("gencopy")?.facts().generational);
+    /// assert!(!Pairs::heap("semispace")?.facts().generational);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn facts(&self) -> &Facts {
         &self.0.facts
@@ -278,6 +288,24 @@ impl<V: Vm> Heap<V> {
 
     /// The object around an address: for interior pointers. Needs [`Vm::OBJECT_MAP`], or an object in size classes or pages of
     /// its own. Mutator running or world stopped.
+    ///
+    /// ```
+    /// use heapwright::WildWord;
+    /// use heapwright::example::{BYTES, Pairs, push, root};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("markcompact")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// push(&mut mutator, 1)?;
+    /// let pair = root(&mutator, 0);
+    /// let inside = WildWord::new(pair.to_address().as_usize() + BYTES - 1);
+    /// assert_eq!(heap.object_around(inside), Some(pair));
+    /// assert!(!heap.is_object(inside), "not its first byte");
+    /// // Any word may be asked about.
+    /// assert_eq!(heap.object_around(WildWord::new(usize::MAX)), None);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn object_around(&self, word: WildWord) -> Option<ObjectReference> {
         self.0

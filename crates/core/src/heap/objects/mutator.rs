@@ -255,6 +255,27 @@ impl<V: Vm> Mutator<V> {
     /// Allocates an object that never moves, in every plan: in cells of size classes, or in pages of its own. As
     /// [`Mutator::alloc`] otherwise.
     ///
+    /// ```
+    /// use heapwright::WildWord;
+    /// use heapwright::example::{BYTES, Pairs, root};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("semispace")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// let stays = mutator.alloc_unmoving(BYTES)?;
+    /// let table = mutator.alloc_immortal(BYTES)?;
+    /// let vector = mutator.alloc_aligned(BYTES, 64, 16)?;
+    /// // The field at 16, for instructions that want it so.
+    /// assert!(vector.to_address().add(16).is_aligned_to(64));
+    /// mutator.thread().push(stays.to_address().as_usize());
+    /// mutator.collect();
+    /// assert_eq!(root(&mutator, 0), stays);
+    /// // Nothing leads to it.
+    /// assert!(heap.is_object(WildWord::new(table.to_address().as_usize())));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Mutator::alloc`].
     pub fn alloc_unmoving(&mut self, bytes: usize) -> Result<ObjectReference, AllocError> {
@@ -291,6 +312,22 @@ impl<V: Vm> Mutator<V> {
     /// Allocates an object of machine code: whole pages that are readable, writable and executable, at a multiple of `align`, a
     /// power of two. Nothing else in the heap is executable. It never moves, is collected as others are, and its pages are not
     /// executable any more when it is. As [`Mutator::alloc`] otherwise.
+    ///
+    /// ```
+    /// use heapwright::AllocError;
+    /// use heapwright::example::{BYTES, Pairs};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("immix")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// match mutator.alloc_code(BYTES, 64) {
+    ///     Ok(code) => assert!(code.to_address().is_aligned_to(64)),
+    ///     // Systems may forbid memory that is both writable and executable.
+    ///     Err(refused) => assert!(matches!(refused, AllocError::Os(_)), "{refused}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Mutator::alloc`], if `align` is no power of two, and if the system does not allow such pages.
@@ -615,6 +652,22 @@ impl<V: Vm> Mutator<V> {
     /// The runtime took `bytes` outside of the heap for an object, from malloc or elsewhere. They count towards the trigger of
     /// collections, not towards limits. Not a safepoint; a collection that this makes due happens at the next one. Two atomic
     /// operations.
+    ///
+    /// ```
+    /// use heapwright::example::Pairs;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("immix")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// mutator.external_allocated(1 << 20);
+    /// assert_eq!(heap.usage().external_bytes, 1 << 20);
+    /// // A finalizer that has no mutator asks the heap.
+    /// heap.external_freed(1 << 19);
+    /// mutator.external_freed(1 << 19);
+    /// assert_eq!(heap.usage().external_bytes, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn external_allocated(&mut self, bytes: usize) {
         if self.inner.sizing.external_allocated(bytes) && self.inner.facts.collects {
             self.inner.tending.wish(&self.inner.locals, Wish::External);
@@ -766,6 +819,30 @@ impl<V: Vm> Mutator<V> {
     /// copy). Not a safepoint, and there must be none between it and the write. One call serves both those plans that want the value
     /// that is overwritten and those that want to know the object that is written to; nothing is to be called after the write.
     ///
+    /// To clear a field or to copy many, which [`Mutator::write`] does not do:
+    ///
+    /// ```
+    /// use heapwright::example::{Pairs, SLOTS, link, next, push, root};
+    /// use heapwright::{SlotFormat, Vm};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("concurrentimmix")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// push(&mut mutator, 1)?;
+    /// push(&mut mutator, 2)?;
+    /// link(&mut mutator, 0, 1);
+    /// // Marking goes on from here; it has to see what was there when it began.
+    /// mutator.collect_in_background();
+    /// let pair = root(&mutator, 0);
+    /// let field = pair.to_address().add(SLOTS[0] as usize);
+    /// mutator.before_write(pair, Some(field));
+    /// // SAFETY: a field of an object that is alive.
+    /// unsafe { heap.vm().slots().clear(field) };
+    /// assert_eq!(next(pair), None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// The fast half is inline: without a barrier one load and a branch; with generations also a test of a bit of the object.
     #[inline(always)]
     pub fn before_write(&mut self, object: ObjectReference, slot: Option<Address>) {
@@ -781,7 +858,8 @@ impl<V: Vm> Mutator<V> {
         }
     }
 
-    /// Writes a reference into a field, with the barrier. Not a safepoint.
+    /// Writes a reference into a field, with the barrier. Not a safepoint. To write "nothing", call [`Mutator::before_write`] and
+    /// then [`crate::SlotFormat::clear`].
     ///
     /// # Safety
     /// `slot` is a field of `object` in the runtime's format, and `object` and `value` are alive.

@@ -84,6 +84,28 @@ impl<V: Vm> super::Heap<V> {
 
     /// As [`super::Heap::pin`], for those who cannot keep a guard: until [`super::Heap::unpin`] was called as often. How many
     /// counted pins and guards the object has now. Mutator running.
+    ///
+    /// ```
+    /// use heapwright::PinError;
+    /// use heapwright::example::{Pairs, push, root};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("immix")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// push(&mut mutator, 1)?;
+    /// let pair = root(&mutator, 0);
+    /// assert_eq!(heap.pin_counted(pair), 1);
+    /// assert_eq!(heap.pin_counted(pair), 2);
+    /// assert_eq!(heap.unpin(pair), Ok(1));
+    /// assert_eq!(heap.unpin(pair), Ok(0));
+    /// assert_eq!(heap.unpin(pair), Err(PinError::NotPinned));
+    /// // As long as it lives:
+    /// heap.pin_for_ever(pair);
+    /// assert!(heap.pinned(pair).is_some_and(|pinned| pinned.for_ever));
+    /// assert_eq!(heap.unpin(pair), Err(PinError::NotPinned));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pin_counted(&self, object: ObjectReference) -> usize {
         self.0.pins.add(object.to_address().as_usize())
     }

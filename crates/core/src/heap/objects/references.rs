@@ -65,6 +65,31 @@ impl<V: Vm> Mutator<V> {
     /// What a reference object refers to, if it was not cleared. Not a safepoint. The runtime may read the slot itself, too, if it then
     /// calls [`Mutator::read_weakly`].
     ///
+    /// ```
+    /// use heapwright::example::{Pairs, SLOTS, push, push_holder, root};
+    /// use heapwright::{Mutator, Reference};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("immix")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// push_holder(&mut mutator)?;
+    /// push(&mut mutator, 1)?;
+    /// let at = |mutator: &Mutator<Pairs>| Reference::weak(root(mutator, 0), SLOTS[0]);
+    /// let (reference, target) = (at(&mutator), root(&mutator, 1));
+    /// // SAFETY: the slot is the holder's, it is empty, and the runtime does not scan it.
+    /// unsafe { mutator.add_reference(&reference) }?;
+    /// // SAFETY: as above; both are roots.
+    /// unsafe { mutator.set_referent(&reference, Some(target)) }?;
+    /// mutator.collect();
+    /// // The holder may have moved: it is named anew.
+    /// let reference = at(&mutator);
+    /// // SAFETY: as above.
+    /// let read = unsafe { mutator.referent(&reference) };
+    /// assert_eq!(read, Some(root(&mutator, 1)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Safety
     /// As for [`Mutator::add_reference`], and the holder is alive.
     #[inline]
@@ -252,6 +277,32 @@ impl<V: Vm> Mutator<V> {
 
     /// Takes the next object that is to be finalized. The queue does not keep it alive any more: whether it lives on is up to the runtime.
     /// Its finalizer is used up; it may be registered again. Not a safepoint.
+    ///
+    /// ```
+    /// use heapwright::FinalizerOrder;
+    /// use heapwright::example::{Pairs, push, root};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("genimmix")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// for token in [10, 20, 30] {
+    ///     let place = push(&mut mutator, token)?;
+    ///     let pair = root(&mutator, place);
+    ///     mutator.add_finalizer(pair, FinalizerOrder::Registration, token)?;
+    /// }
+    /// // The first is closed by hand, and needs none any more.
+    /// assert_eq!(mutator.remove_finalizers(|mutator| root(mutator, 0)), 1);
+    /// // Nothing leads to the third.
+    /// mutator.thread().truncate(2);
+    /// mutator.collect();
+    /// assert_eq!(mutator.next_finalizable().map(|f| f.token), Some(30));
+    /// assert!(mutator.next_finalizable().is_none());
+    /// // The runtime ends: whatever is left.
+    /// assert_eq!(mutator.queue_all_finalizers()?, 1);
+    /// assert_eq!(mutator.next_finalizable().map(|f| f.token), Some(20));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn next_finalizable(&mut self) -> Option<Finalizable> {
         self.inner.references.next_finalizable()
     }
@@ -518,6 +569,27 @@ impl<V: Vm> WeakMap<V> {
     }
 
     /// Visits all entries, in no order. `visit` neither allocates nor uses the map. Not a safepoint.
+    ///
+    /// ```
+    /// use heapwright::example::{Pairs, number, push, root};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("marksweep")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// push(&mut mutator, 1)?;
+    /// push(&mut mutator, 2)?;
+    /// let (key, value) = (root(&mutator, 0), root(&mutator, 1));
+    /// let map = mutator.weak_map()?;
+    /// map.insert(&mut mutator, key, value)?;
+    /// let mut entries = Vec::new();
+    /// map.for_each(&mut mutator, &mut |key, value| entries.push((number(key), number(value))));
+    /// assert_eq!(entries, [(1, 2)]);
+    /// assert_eq!(map.len(), 1);
+    /// assert_eq!(map.remove(&mut mutator, key), Some(value));
+    /// assert!(map.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn for_each(
         &self,
         mutator: &mut Mutator<V>,
