@@ -14,7 +14,7 @@ use core::fmt::Write;
 use core::sync::atomic::{AtomicI32, Ordering};
 use heapwright::{Cause, CollectionStats};
 use heapwright_memory::MappedVec;
-use heapwright_observe::line::Line;
+use heapwright_observe::line::{self, Line};
 use heapwright_observe::log::{self, Form};
 use heapwright_os::{clock, limits, real_port};
 use std::ffi::CString;
@@ -279,17 +279,9 @@ fn percentile(sorted: &[u64], percent: usize) -> u64 {
 /// A JSON string.
 fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if u32::from(c) < 0x20 => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
+    line::quote(text, |part| {
+        let _ = out.write_fmt(part);
+    });
     out
 }
 

@@ -50,15 +50,10 @@ impl Line {
 
     /// Adds a JSON string, with its quotation marks.
     pub fn string(&mut self, text: &str) -> &mut Self {
-        self.put(format_args!("\""));
-        for c in text.chars() {
-            match c {
-                '"' | '\\' => self.put(format_args!("\\{c}")),
-                c if u32::from(c) < 0x20 => self.put(format_args!("\\u{:04x}", u32::from(c))),
-                c => self.put(format_args!("{c}")),
-            };
-        }
-        self.put(format_args!("\""))
+        quote(text, |part| {
+            self.put(part);
+        });
+        self
     }
 
     /// Did something not fit?
@@ -79,6 +74,19 @@ impl Line {
         self.bytes[self.len] = b'\n';
         &self.bytes[..=self.len]
     }
+}
+
+/// A JSON string, with its quotation marks, part by part.
+pub fn quote(text: &str, mut put: impl FnMut(fmt::Arguments<'_>)) {
+    put(format_args!("\""));
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => put(format_args!("\\{c}")),
+            c if u32::from(c) < 0x20 => put(format_args!("\\u{:04x}", u32::from(c))),
+            c => put(format_args!("{c}")),
+        }
+    }
+    put(format_args!("\""));
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Text that is longer than a line, in memory that is mapped once and does not come from malloc.
 
+use crate::line::quote;
 use core::fmt::{self, Write};
 use heapwright_memory::MappedVec;
 use heapwright_os::{OsError, real_port};
@@ -40,15 +41,9 @@ impl Out {
 
     /// A JSON string, with its quotation marks.
     pub(crate) fn string(&mut self, text: &str) -> &mut Self {
-        self.push(b'"');
-        for c in text.chars() {
-            match c {
-                '"' | '\\' => self.put(format_args!("\\{c}")),
-                c if u32::from(c) < 0x20 => self.put(format_args!("\\u{:04x}", u32::from(c))),
-                c => self.put(format_args!("{c}")),
-            };
-        }
-        self.push(b'"');
+        quote(text, |part| {
+            self.put(part);
+        });
         self
     }
 }

@@ -15,8 +15,9 @@ use crate::event::Violation;
 use crate::space::pages::PAGE;
 use crate::space::tables::{Entry, LargePage};
 use crate::space::{MarkSweep, Stock};
-use crate::vm::{Cell, WordVisitor, WordVm};
-use heapwright_address::{Address, ObjectReference, WildWord};
+use crate::vm::words::{ByWord, EachWord};
+use crate::vm::{Cell, WordVm};
+use heapwright_address::Address;
 
 /// Checks the heap and reports what is wrong; gives the number of findings.
 pub fn check<V: WordVm>(
@@ -48,12 +49,12 @@ pub fn check<V: WordVm>(
             if space.kind(cell.kind.0).leaf {
                 return;
             }
-            let mut checker = Checker {
+            let checker = Checker {
                 space,
                 cell,
                 note: &mut note,
             };
-            vm.scan(cell, &mut checker);
+            vm.scan(cell, &mut ByWord(checker));
         },
     );
     space.for_each(
@@ -175,7 +176,7 @@ struct Checker<'a> {
     note: &'a mut dyn FnMut(Violation),
 }
 
-impl Checker<'_> {
+impl EachWord for Checker<'_> {
     fn word(&mut self, word: usize, any: bool) {
         let offset = word.wrapping_sub(self.space.tables().base());
         if offset >= self.space.extent() {
@@ -197,44 +198,8 @@ impl Checker<'_> {
         }
     }
 
-    /// # Safety
-    /// The range must be readable.
-    unsafe fn range(&mut self, start: Address, end: Address, any: bool) {
-        let mut at = start.as_usize().next_multiple_of(8);
-        while at + 8 <= end.as_usize() {
-            // SAFETY: an aligned word of the caller's readable range.
-            let word = unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
-            self.word(word, any);
-            at += 8;
-        }
-    }
-}
-
-impl WordVisitor for Checker<'_> {
-    fn object(&mut self, object: ObjectReference) {
-        self.word(object.to_address().as_usize(), true);
-    }
-
-    fn root_word(&mut self, word: WildWord) {
-        self.word(word.bits(), true);
-    }
-
-    unsafe fn root_range(&mut self, start: Address, end: Address) {
-        // SAFETY: the caller's promise.
-        unsafe { self.range(start, end, true) };
-    }
-
-    fn field_word(&mut self, word: WildWord) {
-        self.word(word.bits(), self.space.all_interior());
-    }
-
-    unsafe fn field_range(&mut self, start: Address, end: Address) {
-        // SAFETY: the caller's promise.
-        unsafe { self.range(start, end, self.space.all_interior()) };
-    }
-
-    fn mark_unscanned(&mut self, _: Address) -> bool {
-        false
+    fn all_interior(&self) -> bool {
+        self.space.all_interior()
     }
 
     fn is_marked(&self, start: Address) -> bool {

@@ -68,6 +68,67 @@ pub trait WordVisitor {
     fn is_marked(&self, start: Address) -> bool;
 }
 
+/// Looks at words one by one and marks nothing: as [`ByWord`] it receives what a runtime reports.
+pub(crate) trait EachWord {
+    /// A word. `any`: an address anywhere within a cell counts; else the start of one, or a registered displacement.
+    fn word(&mut self, word: usize, any: bool);
+    /// Does it count anywhere for the words of objects too?
+    fn all_interior(&self) -> bool;
+    /// As [`WordVisitor::is_marked`].
+    fn is_marked(&self, start: Address) -> bool;
+}
+
+/// See [`EachWord`].
+pub(crate) struct ByWord<W>(pub(crate) W);
+
+impl<W: EachWord> ByWord<W> {
+    /// # Safety
+    /// The range must be readable.
+    unsafe fn range(&mut self, start: Address, end: Address, any: bool) {
+        let mut at = start.as_usize().next_multiple_of(8);
+        while at + 8 <= end.as_usize() {
+            // SAFETY: an aligned word of the caller's readable range.
+            let word = unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
+            self.0.word(word, any);
+            at += 8;
+        }
+    }
+}
+
+impl<W: EachWord> WordVisitor for ByWord<W> {
+    fn object(&mut self, object: ObjectReference) {
+        self.0.word(object.to_address().as_usize(), true);
+    }
+
+    fn root_word(&mut self, word: WildWord) {
+        self.0.word(word.bits(), true);
+    }
+
+    unsafe fn root_range(&mut self, start: Address, end: Address) {
+        // SAFETY: the caller's promise.
+        unsafe { self.range(start, end, true) };
+    }
+
+    fn field_word(&mut self, word: WildWord) {
+        let any = self.0.all_interior();
+        self.0.word(word.bits(), any);
+    }
+
+    unsafe fn field_range(&mut self, start: Address, end: Address) {
+        let any = self.0.all_interior();
+        // SAFETY: the caller's promise.
+        unsafe { self.range(start, end, any) };
+    }
+
+    fn mark_unscanned(&mut self, _: Address) -> bool {
+        false
+    }
+
+    fn is_marked(&self, start: Address) -> bool {
+        self.0.is_marked(start)
+    }
+}
+
 /// What a runtime may do after the closure: complete it again from further objects.
 pub trait Closure: WordVisitor {
     /// Marks all that is reachable from what was reported.

@@ -6,8 +6,9 @@
 use super::{WordHeap, central_class};
 use crate::alloc::CLASSES;
 use crate::space::MarkSweep;
-use crate::vm::{Cell, Kind, KindTraits, WordVisitor, WordVm};
-use heapwright_address::{Address, ObjectReference, WildWord};
+use crate::vm::words::{ByWord, EachWord};
+use crate::vm::{Cell, Kind, KindTraits, WordVm};
+use heapwright_address::{Address, WildWord};
 
 /// What keeps a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,9 +78,9 @@ impl<V: WordVm> WordView<'_, V> {
     /// Visits the cells that are kept from outside of the heap. A cell may be visited several times.
     pub fn roots(&self, visit: &mut dyn FnMut(WordRoot, Cell)) {
         let space = &self.heap.space;
-        self.heap.vm.roots(&mut Finder(space, &mut |cell| {
+        self.heap.vm.roots(&mut ByWord(Finder(space, &mut |cell| {
             visit(WordRoot::Runtime, cell)
-        }));
+        })));
         let wanted = |entry: crate::space::Entry| !space.kind(entry.kind()).collectable;
         space.for_each(space.parity(), wanted, |cell| {
             visit(WordRoot::Uncollectable, cell);
@@ -90,7 +91,7 @@ impl<V: WordVm> WordView<'_, V> {
     pub fn references(&self, cell: Cell, visit: &mut dyn FnMut(Cell)) {
         let space = &self.heap.space;
         if !space.kind(cell.kind.0).leaf {
-            self.heap.vm.scan(cell, &mut Finder(space, visit));
+            self.heap.vm.scan(cell, &mut ByWord(Finder(space, visit)));
         }
     }
 }
@@ -98,7 +99,7 @@ impl<V: WordVm> WordView<'_, V> {
 /// Finds the allocated cells that words lead to.
 struct Finder<'f>(&'f MarkSweep, &'f mut dyn FnMut(Cell));
 
-impl Finder<'_> {
+impl EachWord for Finder<'_> {
     fn word(&mut self, word: usize, any: bool) {
         let Some(cell) = self.0.cell(word) else {
             return;
@@ -110,44 +111,8 @@ impl Finder<'_> {
         }
     }
 
-    /// # Safety
-    /// The range must be readable.
-    unsafe fn range(&mut self, start: Address, end: Address, any: bool) {
-        let mut at = start.as_usize().next_multiple_of(8);
-        while at + 8 <= end.as_usize() {
-            // SAFETY: an aligned word of the caller's readable range.
-            let word = unsafe { core::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
-            self.word(word, any);
-            at += 8;
-        }
-    }
-}
-
-impl WordVisitor for Finder<'_> {
-    fn object(&mut self, object: ObjectReference) {
-        self.word(object.to_address().as_usize(), true);
-    }
-
-    fn root_word(&mut self, word: WildWord) {
-        self.word(word.bits(), true);
-    }
-
-    unsafe fn root_range(&mut self, start: Address, end: Address) {
-        // SAFETY: the caller's promise.
-        unsafe { self.range(start, end, true) };
-    }
-
-    fn field_word(&mut self, word: WildWord) {
-        self.word(word.bits(), self.0.all_interior());
-    }
-
-    unsafe fn field_range(&mut self, start: Address, end: Address) {
-        // SAFETY: the caller's promise.
-        unsafe { self.range(start, end, self.0.all_interior()) };
-    }
-
-    fn mark_unscanned(&mut self, _: Address) -> bool {
-        false
+    fn all_interior(&self) -> bool {
+        self.0.all_interior()
     }
 
     fn is_marked(&self, start: Address) -> bool {
