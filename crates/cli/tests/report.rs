@@ -178,6 +178,35 @@ fn a_killed_program_leaves_what_was_written_until_then() {
 }
 
 #[test]
+fn a_child_of_a_fork_ends_its_recording_once() {
+    let directory = PathBuf::from(Fixtures::get().path("forks"));
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).unwrap();
+    let record = directory.join("r.jsonl");
+    let done = run()
+        .arg("--record")
+        .arg(&record)
+        .args(["--", program(), "forks"])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", err(&done));
+    let files: Vec<PathBuf> = fs::read_dir(&directory)
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        assert_eq!(
+            text.matches("\"type\":\"end\"").count(),
+            1,
+            "{}",
+            file.display()
+        );
+    }
+}
+
+#[test]
 fn a_file_that_may_not_grow_does_not_disturb_the_program() {
     let record = file("small.jsonl");
     // Two blocks of 1024 bytes; past that the kernel sends a signal that ends the process.

@@ -7,7 +7,7 @@
 use crate::state::BoehmHeap;
 use crate::{live, stop};
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use heapwright::{Event, Listener, MutatorStop};
 use heapwright_observe::record::{Subject, file_of_process};
 use heapwright_observe::{Recorder, Sizes};
@@ -17,6 +17,9 @@ const VARIABLE: &str = "HEAPWRIGHT_RECORD";
 
 /// Null: nothing is recorded. Leaked: exit handlers and other threads may still use it.
 static RECORDER: AtomicPtr<Recorder> = AtomicPtr::new(ptr::null_mut());
+
+/// The exit handler is registered.
+static REGISTERED: AtomicBool = AtomicBool::new(false);
 
 fn recorder() -> Option<&'static Recorder> {
     // SAFETY: null, or leaked by `begin`.
@@ -82,7 +85,8 @@ pub(crate) fn begin(heap: &BoehmHeap) {
         .map_or(ptr::null_mut(), |r| Box::into_raw(Box::new(r)));
     stop::watch(!begun.is_null());
     RECORDER.store(begun, Ordering::Release);
-    if !begun.is_null() {
+    // The child of a fork has its parent's exit handlers.
+    if !begun.is_null() && !REGISTERED.swap(true, Ordering::Relaxed) {
         // If it cannot be registered the recording has no end, as that of a process that was killed.
         // SAFETY: a function that lives as long as the library.
         let _ = unsafe { libc::atexit(at_exit) };

@@ -141,7 +141,11 @@ impl Recorder {
         Ok(recorder)
     }
 
+    /// Nothing in the child of a fork.
     fn send(&self, line: &mut Line) {
+        if !self.is_ours() {
+            return;
+        }
         self.sink.send(line);
     }
 
@@ -211,9 +215,6 @@ impl Recorder {
 
     /// Ends the recording. `allocated_bytes`: all that was ever allocated.
     pub fn end(&self, allocated_bytes: u64) {
-        if !self.is_ours() {
-            return;
-        }
         let mut line = Line::default();
         line.put(format_args!(
             "{{\"type\":\"end\",\"at_ns\":{},\"cpu_ns\":{},\"allocated_bytes\":{allocated_bytes},\"peak_resident_bytes\":{},\"lost_lines\":{}}}",
@@ -234,9 +235,6 @@ impl Recorder {
 
 impl Listener for Recorder {
     fn event(&self, event: Event<'_>) {
-        if !self.is_ours() {
-            return;
-        }
         let mut line = Line::default();
         match event {
             Event::Collected(stats) => return self.collected(stats),
