@@ -1,15 +1,7 @@
 /* A heap with a list of nodes and their leaves, dumped in each format, when asked and when it is full; wrong uses. */
 #include <stdio.h>
 #include <string.h>
-#include "heapwright.h"
-
-static int failures;
-static void expect(int is_so, int line, const char *what) {
-  if (is_so) return;
-  printf("line %d: not so: %s (%s)\n", line, what, hw_last_error());
-  failures++;
-}
-#define EXPECT(what) expect((what) != 0, __LINE__, #what)
+#include "expect.h"
 
 enum { NODE = 1, LEAF = 2 };
 typedef struct { size_t header, type; hw_object next, leaf; } Node;

@@ -3,15 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "heapwright.h"
-
-static int failures;
-static void expect(int is_so, int line, const char *what) {
-  if (is_so) return;
-  printf("line %d: not so: %s (%s)\n", line, what, hw_last_error());
-  failures++;
-}
-#define EXPECT(what) expect((what) != 0, __LINE__, #what)
+#include "expect.h"
 
 typedef struct { size_t header; hw_object next; } Node;
 typedef struct { hw_object slots[64]; } Thread;
