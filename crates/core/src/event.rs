@@ -309,6 +309,40 @@ pub enum Event<'a> {
     Violation(&'a Violation),
 }
 
+/// Where in a fork of the process a heap is: see [`Listener::fork`].
+///
+/// ```
+/// use heapwright::{Event, ForkStep, Listener};
+/// use std::sync::atomic::{AtomicBool, Ordering};
+///
+/// /// Counts nothing in the children of forks.
+/// #[derive(Default)]
+/// struct Quiet(AtomicBool);
+///
+/// impl Listener for Quiet {
+///     fn event(&self, _: Event<'_>) {}
+///
+///     fn fork(&self, step: ForkStep) {
+///         if step == ForkStep::Child {
+///             self.0.store(true, Ordering::Relaxed);
+///         }
+///     }
+/// }
+///
+/// let quiet = Quiet::default();
+/// [ForkStep::Before, ForkStep::Parent].map(|step| quiet.fork(step));
+/// assert!(!quiet.0.load(Ordering::Relaxed));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ForkStep {
+    /// Before it. The world is stopped, and no other thread tells the listener anything.
+    Before,
+    /// After it in the parent, or where it failed; the world is about to run.
+    Parent,
+    /// After it in the child, whose only thread this is.
+    Child,
+}
+
 /// Receives a heap's events.
 ///
 /// It may be called with the heap's lock held, [`Event::Violation`] and [`Event::Map`] with the world stopped: it must not allocate on
@@ -351,6 +385,13 @@ pub trait Listener: Send + Sync {
     fn wants_map(&self) -> bool {
         false
     }
+
+    /// The process forks, with the heap made ready for it ([`crate::Heap::prepare_fork`]). A listener that has threads, locks that others
+    /// than those who tell it something may hold, or open files that the child must not have, puts them in order here. It allocates
+    /// nothing on the heap.
+    fn fork(&self, step: ForkStep) {
+        let _ = step;
+    }
 }
 
 impl<L: Listener + ?Sized> Listener for Arc<L> {
@@ -364,6 +405,10 @@ impl<L: Listener + ?Sized> Listener for Arc<L> {
 
     fn wants_map(&self) -> bool {
         (**self).wants_map()
+    }
+
+    fn fork(&self, step: ForkStep) {
+        (**self).fork(step);
     }
 }
 
@@ -381,6 +426,11 @@ impl<A: Listener, B: Listener> Listener for (A, B) {
     fn wants_map(&self) -> bool {
         self.0.wants_map() || self.1.wants_map()
     }
+
+    fn fork(&self, step: ForkStep) {
+        self.0.fork(step);
+        self.1.fork(step);
+    }
 }
 
 /// Hears if it is there.
@@ -397,6 +447,12 @@ impl<L: Listener> Listener for Option<L> {
 
     fn wants_map(&self) -> bool {
         self.as_ref().is_some_and(L::wants_map)
+    }
+
+    fn fork(&self, step: ForkStep) {
+        if let Some(listener) = self {
+            listener.fork(step);
+        }
     }
 }
 

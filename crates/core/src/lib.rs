@@ -38,7 +38,7 @@ pub use error::{
     AllocError, ForkError, FreeError, HeapError, LimitError, OptionError, PinError, ReferenceError,
 };
 pub use event::{
-    Cause, CollectionStats, Event, Listener, MutatorStop, Part, Violation, WorkerStats,
+    Cause, CollectionStats, Event, ForkStep, Listener, MutatorStop, Part, Violation, WorkerStats,
 };
 pub use heap::{
     Builder, Fork, Frozen, Heap, HeapUsage, Limits, Living, Measured, Mutator, PinGuard, Pinned,

@@ -5,10 +5,10 @@
 mod forks;
 mod lists;
 
-use forks::{Over, alone, builder, end, fork, heap, wait, work};
+use forks::{Count, Over, alone, builder, end, fork, heap, wait, work};
 use heapwright::{
-    Builder, FinalizerOrder, Fork, ForkError, Heap, HeapUsage, ObjectReference, PlanName,
-    RootVisitor, SlotVisitor, Vm, WeakVisitor, WordSlots, Workers,
+    Builder, Event, FinalizerOrder, Fork, ForkError, ForkStep, Heap, HeapUsage, Listener,
+    ObjectReference, PlanName, RootVisitor, SlotVisitor, Vm, WeakVisitor, WordSlots, Workers,
 };
 use lists::{COLLECTING, Lists, array, length, options, push};
 use std::cell::RefCell;
@@ -500,4 +500,33 @@ fn a_child_that_collects_shares_objects_when_marks_are_in_side_tables() {
             assert!(header > 3 * side, "{plan}: {side}, {header}");
         }
     }
+}
+
+/// What a listener hears of forks.
+#[derive(Default)]
+struct Steps(Mutex<Vec<ForkStep>>);
+
+impl Listener for Steps {
+    fn event(&self, _: Event<'_>) {}
+
+    fn fork(&self, step: ForkStep) {
+        self.0.lock().unwrap().push(step);
+    }
+}
+
+#[test]
+fn listeners_hear_of_a_fork_on_both_sides() {
+    let _alone = alone();
+    let steps = Arc::new(Steps::default());
+    let heap = Builder::default()
+        .options(options(PlanName::Immix, &[("max", "16m")]))
+        .listener(Box::new((Some(Arc::clone(&steps)), Count)))
+        .build(Lists)
+        .unwrap();
+    let mut mutator = heap.attach(vec![0]).unwrap();
+    let heard = |wanted: &[ForkStep]| assert_eq!(*steps.0.lock().unwrap(), wanted);
+    fork(&mut mutator, "steps", |_| {
+        heard(&[ForkStep::Before, ForkStep::Child])
+    });
+    heard(&[ForkStep::Before, ForkStep::Parent]);
 }

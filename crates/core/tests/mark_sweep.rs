@@ -6,6 +6,7 @@ mod toy;
 
 use heapwright::{Address, AllocError, Cause, FreeError, Options, WildWord, WordHeap};
 use heapwright_os::{FaultPlan, FaultyPort, Port, real_port};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use toy::{Findings, KEPT, KINDS, LEAF, NODE, Toy, WORDS, alloc, get, heap, root, set};
 
@@ -504,4 +505,25 @@ fn a_mark_stack_that_cannot_grow_loses_nothing() {
         }
         assert!(port.failed() > 0, "the stack asked for room");
     }
+}
+
+#[test]
+fn cells_are_counted_as_they_are_visited() {
+    let h = heap(&[("nursery", "64k")]);
+    for round in 0..300 {
+        for bytes in [16, 24, 100, 700, 4096, 5000, 100_000] {
+            let node = alloc(&h, NODE, bytes).unwrap();
+            if round % 3 == 0 {
+                root(&h, node);
+            }
+        }
+    }
+    let (mut visited, mut counted) = (BTreeMap::new(), BTreeMap::new());
+    h.lock();
+    h.for_each_allocated(|cell| *visited.entry(cell.bytes).or_insert(0) += 1);
+    h.count_allocated(|bytes, cells| *counted.entry(bytes).or_insert(0) += cells);
+    h.unlock();
+    counted.retain(|_, cells| *cells != 0);
+    assert_eq!(counted, visited);
+    assert!(counted.len() >= 6 && counted.values().all(|cells| *cells >= 100));
 }

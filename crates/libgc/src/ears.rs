@@ -115,7 +115,7 @@ extern "C" fn at_exit() {
     };
     let mut sizes = Sizes::default();
     heap.lock();
-    heap.for_each_allocated(|cell| sizes.count(cell.bytes));
+    heap.count_allocated(|bytes, cells| sizes.add(bytes, cells));
     heap.unlock();
     sizes.each(|bytes, objects| recorder.class(bytes, objects));
     recorder.end(heap.usage().allocated_total);

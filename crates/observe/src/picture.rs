@@ -166,7 +166,7 @@ fn digits(map: &dyn HeapMap, ages: &Ages, picked: impl Iterator<Item = usize>) -
 /// So many collections have pictures before pictures become half as frequent.
 const PAIRS: u64 = 16;
 /// Pictures may take one part in so many of the time since the begin.
-const SHARE: u64 = 200;
+const SHARE: u64 = 400;
 
 /// Which collections of a run are pictured: all at first, then every second, every fourth and so on, and none while pictures have
 /// taken more than their share of the time.

@@ -9,7 +9,7 @@ use crate::picture::{Ages, Painter, Schedule};
 use crate::sink::Sink;
 use core::sync::atomic::{AtomicU32, Ordering};
 use heapwright::{CollectionStats, Event, HeapMap, Listener};
-use heapwright_os::{clock, limits};
+use heapwright_os::{clock, limits, real_port};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::sync::Mutex;
@@ -135,7 +135,7 @@ impl Recorder {
             ",\"plan\":\"{}\",\"workers\":{},\"page_bytes\":{}}}",
             subject.plan,
             subject.workers,
-            rustix::param::page_size()
+            real_port().page_size()
         ));
         recorder.send(&mut line);
         Ok(recorder)

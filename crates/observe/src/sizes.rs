@@ -11,7 +11,7 @@ const GRAIN: usize = 16;
 ///
 /// let mut sizes = Sizes::default();
 /// for bytes in [24, 32, 5000] {
-///     sizes.count(bytes);
+///     sizes.add(bytes, 1);
 /// }
 /// let mut seen = Vec::new();
 /// sizes.each(|bytes, objects| seen.push((bytes, objects)));
@@ -33,8 +33,8 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    /// Counts an object.
-    pub fn count(&mut self, bytes: usize) {
+    /// Counts so many objects of a size.
+    pub fn add(&mut self, bytes: usize, objects: usize) {
         let slot = if bytes <= SMALL {
             &mut self.small[bytes.div_ceil(GRAIN)]
         } else {
@@ -42,7 +42,7 @@ impl Sizes {
             let power = (usize::BITS - (bytes - 1).leading_zeros()) as usize;
             &mut self.large[power.min(usize::BITS as usize - 1)]
         };
-        *slot += 1;
+        *slot += objects;
     }
 
     /// Sizes in bytes and how many objects have it, or less down to the size before; only sizes that occur, smallest first.
@@ -65,7 +65,7 @@ mod tests {
     fn each_size_is_counted_in_one_place() {
         let mut sizes = Sizes::default();
         for bytes in [0, 1, 16, 17, 4096, 4097, 8192, 8193, 1 << 40, usize::MAX] {
-            sizes.count(bytes);
+            sizes.add(bytes, 1);
         }
         let mut seen = Vec::new();
         sizes.each(|bytes, n| seen.push((bytes, n)));

@@ -139,29 +139,21 @@ impl<V: Vm> Locals<V> {
 
     /// Raises or lowers the flags of all mutators. Any thread.
     pub fn interrupt(&self, raised: bool) {
-        self.interrupt_after(raised, || ());
+        set_all(&self.list(), raised);
     }
 
     /// Runs `first`, and raises all flags after it, such that nobody else raises or lowers any meanwhile.
     pub(crate) fn raise_after(&self, first: impl FnOnce()) {
-        self.interrupt_after(true, first);
-    }
-
-    /// The same, and lowers them.
-    pub(crate) fn lower_after(&self, first: impl FnOnce()) {
-        self.interrupt_after(false, first);
-    }
-
-    fn interrupt_after(&self, raised: bool, first: impl FnOnce()) {
         let list = self.list();
         first();
-        for place in list.iter() {
-            // SAFETY: the mutator is in the list, so its memory is there; the flag is atomic, and only it is looked at.
-            let interrupt: *const Interrupt =
-                unsafe { &raw const (*UnsafeCell::raw_get(place.0)).interrupt };
-            // SAFETY: as above.
-            let interrupt = unsafe { &*interrupt };
-            interrupt.set(raised);
+        set_all(&list, true);
+    }
+
+    /// The same, and lowers them if it says so.
+    pub(crate) fn lower_if(&self, first: impl FnOnce() -> bool) {
+        let list = self.list();
+        if first() {
+            set_all(&list, false);
         }
     }
 
@@ -186,5 +178,17 @@ impl<V: Vm> Locals<V> {
             // SAFETY: the caller's promise: no mutator uses its own, and nobody else visits.
             visit(unsafe { &mut *UnsafeCell::raw_get(place.0) });
         }
+    }
+}
+
+/// Raises or lowers the flags of all mutators of a list.
+fn set_all<V: Vm>(list: &[Place<V>], raised: bool) {
+    for place in list {
+        // SAFETY: the mutator is in the list, so its memory is there; the flag is atomic, and only it is looked at.
+        let interrupt: *const Interrupt =
+            unsafe { &raw const (*UnsafeCell::raw_get(place.0)).interrupt };
+        // SAFETY: as above.
+        let interrupt = unsafe { &*interrupt };
+        interrupt.set(raised);
     }
 }

@@ -134,13 +134,19 @@ fn cells_or_pages(space: &MarkSweep, pages: &Pages, block: usize) -> MapBlock {
 
 /// How many cells of a block are in the object map, and how many gaps there are between and behind them.
 fn cells_and_holes(space: &MarkSweep, block: usize, bytes: usize, cells: usize) -> (usize, usize) {
+    let tables = space.tables();
+    let words = (0..BLOCK_BYTES).step_by(PAIR).map(|pair| {
+        let word = tables.word(block + pair, space.parity());
+        word.load(Ordering::Relaxed)
+    });
+    if bytes.is_multiple_of(GRANULE) && bytes / GRANULE < 64 {
+        return used_and_gaps(words, bytes / GRANULE, cells);
+    }
     let (mut used, mut holes, mut next) = (0, 0, 0);
-    for pair in (0..BLOCK_BYTES).step_by(PAIR) {
-        let word = space.tables().word(block + pair, space.parity());
-        let mut word = word.load(Ordering::Relaxed);
+    for (pair, mut word) in words.enumerate() {
         while word != 0 {
-            let granule = block + pair + word.trailing_zeros() as usize * GRANULE;
-            let at = space.tables().first_cell(granule) - block;
+            let granule = block + pair * PAIR + word.trailing_zeros() as usize * GRANULE;
+            let at = tables.first_cell(granule) - block;
             word &= word - 1;
             holes += usize::from(at > next);
             next = at + bytes;
@@ -149,4 +155,58 @@ fn cells_and_holes(space: &MarkSweep, block: usize, bytes: usize, cells: usize) 
     }
     holes += usize::from(next + bytes <= cells * bytes);
     (used, holes)
+}
+
+/// The same of words with a bit for each granule, where `cells` cells of `size` granules each, 1 to 63, follow each other from the first bit
+/// on: a word at a time.
+fn used_and_gaps(words: impl Iterator<Item = u64>, size: usize, cells: usize) -> (usize, usize) {
+    // The first granules of cells, if the first bit is one of them.
+    let starts = (0..64).step_by(size).fold(0u64, |bits, i| bits | 1 << i);
+    let (mut used, mut gaps) = (0, 0);
+    // The last bits of the word before. What stands before the first cell counts as used.
+    let (mut before, mut first, mut left) = (u64::MAX, 0, cells * size);
+    for word in words {
+        let here = match left {
+            0 => break,
+            64.. => u64::MAX,
+            few => (1 << few) - 1,
+        };
+        let starts = starts << first & here;
+        let word = word & starts;
+        // Of each cell, at its first granule: is the cell before it used?
+        let earlier = word << size | before >> (64 - size);
+        used += word.count_ones() as usize;
+        gaps += (starts & !word & earlier).count_ones() as usize;
+        before = word;
+        left -= left.min(64);
+        // 64 granules further, the next cell begins so many behind the word's begin.
+        first = (first + size - 64 % size) % size;
+    }
+    (used, gaps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn words_say_what_single_cells_say(
+            size in 1usize..64,
+            part in 0usize..=1,
+            used in proptest::collection::vec(any::<bool>(), 2048),
+        ) {
+            let most = BLOCK_BYTES / GRANULE / size;
+            let cells = most - part.min(most - 1);
+            let mut words = [0u64; BLOCK_BYTES / PAIR];
+            for cell in (0..cells).filter(|c| used[*c]) {
+                words[cell * size / 64] |= 1 << (cell * size % 64);
+            }
+            let is_used = &used[..cells];
+            let gaps = (0..cells).filter(|c| !is_used[*c] && (*c == 0 || is_used[*c - 1]));
+            let wanted = (is_used.iter().filter(|u| **u).count(), gaps.count());
+            prop_assert_eq!(used_and_gaps(words.into_iter(), size, cells), wanted);
+        }
+    }
 }

@@ -115,7 +115,7 @@ pub fn sizes_of<V: Vm>(mutator: &mut Mutator<V>, extent: Extent) -> Result<Sizes
         let graph = Graph::of(&mut source, extent)?;
         let mut sizes = Sizes::default();
         graph.for_each(|object| {
-            sizes.count(graph.source().node(object).bytes);
+            sizes.add(graph.source().node(object).bytes, 1);
             true
         });
         Ok(sizes)

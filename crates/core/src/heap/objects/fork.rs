@@ -19,6 +19,7 @@ use super::{Heap, Inner, Mutator, mutator};
 use crate::bugs::{Bug, is_on};
 use crate::collect::local::Local;
 use crate::error::ForkError;
+use crate::event::ForkStep;
 use crate::vm::Vm;
 use core::marker::PhantomData;
 use core::ptr;
@@ -139,8 +140,7 @@ impl<V: Vm> Mutator<V> {
 
 fn prepare<'m, V: Vm>(heap: &Arc<Inner<V>>, own: *mut Local<V>) -> Result<Fork<'m, V>, ForkError> {
     let heap = Arc::clone(heap);
-    let collecting = heap.stopper.load(Ordering::Relaxed) == current_thread();
-    if collecting || heap.background.is_me() || heap.pool.pool().is_helper() {
+    if heap.is_collecting_here() {
         return Err(ForkError::InCollection);
     }
     let raise = || {
@@ -150,6 +150,9 @@ fn prepare<'m, V: Vm>(heap: &Arc<Inner<V>>, own: *mut Local<V>) -> Result<Fork<'
     while !heap.gate.close(!own.is_null(), &raise) {}
     heap.stopper.store(current_thread(), Ordering::Relaxed);
     let locks = hold(&heap);
+    if let Some(listener) = &heap.listener {
+        listener.fork(ForkStep::Before);
+    }
     Ok(Fork {
         locks,
         heap,
@@ -201,6 +204,13 @@ impl<V: Vm> Fork<'_, V> {
             return;
         }
         let heap = &self.heap;
+        if let Some(listener) = &heap.listener {
+            listener.fork(if child {
+                ForkStep::Child
+            } else {
+                ForkStep::Parent
+            });
+        }
         heap.space.release_lock();
         self.locks.clear();
         let inside = !self.own.is_null();
@@ -225,6 +235,12 @@ impl<V: Vm> Drop for Fork<'_, V> {
 }
 
 impl<V: Vm> Inner<V> {
+    /// Is the calling thread in the middle of a collection, so that it must not wait for the world?
+    pub(super) fn is_collecting_here(&self) -> bool {
+        let stopped_it = self.stopper.load(Ordering::Relaxed) == current_thread();
+        stopped_it || self.background.is_me() || self.pool.pool().is_helper()
+    }
+
     /// Puts the heap in order in the child, world closed. `own`: the mutator that forked.
     ///
     /// # Safety

@@ -3,7 +3,7 @@
 //! For heap dumps and other inspections. Nothing is moved, marked or freed; what lives is for the one who looks to find out, from the
 //! roots on.
 
-use super::{Inner, Mutator, mutator};
+use super::{Heap, Inner, Mutator, mutator};
 use crate::vm::{RootVisitor, SlotFormat, SlotVisitor, Vm, WeakLookup, WeakVisitor};
 use heapwright_address::{Address, ObjectReference, WildWord};
 use std::sync::PoisonError;
@@ -65,23 +65,66 @@ impl<V: Vm> Mutator<V> {
     /// Stops the world, runs `look`, and lets the world go on. A safepoint. `look` neither allocates nor uses a mutator of this heap;
     /// how long it takes is how long all mutators are stopped.
     pub fn freeze<R>(&mut self, look: impl FnOnce(&mut Frozen<'_, V>) -> R) -> R {
-        let mut look = Some(look);
-        let inner = self.inner();
-        loop {
-            let seen = inner.stopped(|| {
-                // SAFETY: called by the one who closed the gate.
-                unsafe {
-                    inner.locals.each(|local| {
-                        mutator::retire_runs(&inner.space, local);
-                        inner.references.adopt(&mut local.registered);
-                    });
-                }
-                look.take().map(|look| look(&mut Frozen { inner }))
-            });
-            // Where somebody else stopped the world first, that is over, and it is tried again.
-            if let Some(Some(result)) = seen {
-                return result;
+        freeze(self.inner(), true, look)
+    }
+}
+
+impl<V: Vm> Heap<V> {
+    /// As [`Mutator::freeze`], by a thread that has no mutator inside of the heap: with one it would wait for itself. None: the thread is in
+    /// the middle of a collection of this heap, and nothing was looked at.
+    ///
+    /// ```
+    /// use heapwright::example::{Pairs, push};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("immix")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// push(&mut mutator, 1)?;
+    /// // Another thread may look while this one is outside, or when it comes to a safepoint.
+    /// let roots = mutator.outside(|| {
+    ///     let looking = std::thread::scope(|threads| {
+    ///         let look = threads.spawn(|| {
+    ///             heap.freeze(|frozen| {
+    ///                 let mut roots = 0;
+    ///                 frozen.roots(&mut |_, _| roots += 1);
+    ///                 roots
+    ///             })
+    ///         });
+    ///         look.join()
+    ///     });
+    ///     looking.ok().flatten()
+    /// });
+    /// assert_eq!(roots, Some(1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn freeze<R>(&self, look: impl FnOnce(&mut Frozen<'_, V>) -> R) -> Option<R> {
+        let inner = &self.0;
+        (!inner.is_collecting_here()).then(|| freeze(inner, false, look))
+    }
+}
+
+/// `inside`: the calling thread has a mutator that is.
+fn freeze<V: Vm, R>(
+    inner: &Inner<V>,
+    inside: bool,
+    look: impl FnOnce(&mut Frozen<'_, V>) -> R,
+) -> R {
+    let mut look = Some(look);
+    loop {
+        let seen = inner.stopped(inside, || {
+            // SAFETY: called by the one who closed the gate.
+            unsafe {
+                inner.locals.each(|local| {
+                    mutator::retire_runs(&inner.space, local);
+                    inner.references.adopt(&mut local.registered);
+                });
             }
+            look.take().map(|look| look(&mut Frozen { inner }))
+        });
+        // Where somebody else stopped the world first, that is over, and it is tried again.
+        if let Some(Some(result)) = seen {
+            return result;
         }
     }
 }

@@ -435,7 +435,7 @@ impl<V: Vm> Inner<V> {
     /// Stops the world and runs `steps`. None: somebody else did, and it is over.
     fn pause(&self, steps: impl FnOnce() -> CollectionStats) -> Option<CollectionStats> {
         let asked = clock::monotonic_ns();
-        let mut stats = self.stopped(steps)?;
+        let mut stats = self.stopped(true, steps)?;
         // The steps began when all others had stopped.
         stats.stop_ns = stats.start_ns.saturating_sub(asked);
         stats.start_ns = asked;
@@ -471,14 +471,14 @@ impl<V: Vm> Inner<V> {
         self.listener.as_ref().is_some_and(|l| l.wants_details())
     }
 
-    /// The same, without telling anybody.
-    fn stopped<R>(&self, steps: impl FnOnce() -> R) -> Option<R> {
+    /// The same, without telling anybody. `inside`: the calling thread is.
+    fn stopped<R>(&self, inside: bool, steps: impl FnOnce() -> R) -> Option<R> {
         let raise = || {
             self.background.interrupt.set(true);
             self.locals.interrupt(true);
         };
         self.yields.point();
-        if !self.gate.close(true, &raise) {
+        if !self.gate.close(inside, &raise) {
             return None;
         }
         self.stopper.store(current_thread(), Ordering::Relaxed);
@@ -488,7 +488,7 @@ impl<V: Vm> Inner<V> {
         self.stopper.store(0, Ordering::Relaxed);
         self.background.interrupt.set(false);
         self.tending.lower(&self.locals);
-        self.gate.open(true);
+        self.gate.open(inside);
         self.yields.point();
         Some(result)
     }
@@ -496,7 +496,7 @@ impl<V: Vm> Inner<V> {
     /// Visits every object, with the world stopped by the calling thread, which is inside of the heap. False: another thread
     /// stopped it first, and nothing was visited.
     fn enumerate(&self, visit: &mut dyn FnMut(ObjectReference)) -> bool {
-        let visited = self.stopped(|| {
+        let visited = self.stopped(true, || {
             // SAFETY: called by the one who closed the gate.
             unsafe {
                 self.locals
@@ -601,6 +601,7 @@ impl<V: Vm> Inner<V> {
             self.tending.collected_all(took, completed);
         }
         let spent = clocks.spent;
+        let lived = self.sizing.live();
         if full {
             clocks.spent = Spent {
                 pressure: spent.pressure,
@@ -629,7 +630,11 @@ impl<V: Vm> Inner<V> {
         stats.limit_bytes = self.sizing.bounds().hard().checked_mul(PAGE).unwrap_or(0);
         stats.budget_bytes = self.sizing.limit().saturating_sub(after.used) * PAGE;
         if !stats.full && !begin {
-            stats.promoted_bytes = stats.copied_bytes;
+            // Where young objects stay where they are, what lives is more by those that survived.
+            stats.promoted_bytes = match before.nursery {
+                0 => swept.live.saturating_sub(lived),
+                _ => stats.copied_bytes,
+            };
         }
         stats.cpu_ns = clock::thread_cpu_ns().saturating_sub(cpu) + self.worked.helpers_cpu_ns();
         stats.pause_ns = clock::monotonic_ns() - start;

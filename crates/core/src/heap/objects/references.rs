@@ -332,7 +332,7 @@ impl<V: Vm> Mutator<V> {
     pub fn remove_finalizers(&mut self, object: impl Fn(&Self) -> ObjectReference) -> usize {
         let inner = self.inner();
         loop {
-            let removed = inner.stopped(|| {
+            let removed = inner.stopped(true, || {
                 inner.adopt_registered();
                 inner.references.remove_finalizers(object(self))
             });
@@ -350,7 +350,7 @@ impl<V: Vm> Mutator<V> {
     pub fn queue_all_finalizers(&mut self) -> Result<usize, ReferenceError> {
         let inner = self.inner();
         loop {
-            let queued = inner.stopped(|| {
+            let queued = inner.stopped(true, || {
                 inner.adopt_registered();
                 inner.references.queue_all()
             });

@@ -32,6 +32,8 @@ pub(super) enum Wish {
     Idle,
     /// There is much new external memory.
     External,
+    /// A thread that may not collect asked: [`Heap::ask_for_collection`].
+    Requested,
 }
 
 /// What a heap keeps for it.
@@ -155,13 +157,21 @@ impl<V: Vm> Tending<Inner<V>> {
         match self.wish.swap(Wish::Nothing as u32, Ordering::Relaxed) {
             1 => Wish::Idle,
             2 => Wish::External,
+            3 => Wish::Requested,
             _ => Wish::Nothing,
         }
     }
 
-    /// Lowers the flags of all mutators, and forgets the wish. By who has the world stopped.
+    /// Lowers the flags of all mutators, and forgets the wish, but for a collection that was asked for. By who has the world stopped.
     pub(super) fn lower(&self, locals: &Locals<V>) {
-        locals.lower_after(|| self.wish.store(Wish::Nothing as u32, Ordering::Relaxed));
+        locals.lower_if(|| {
+            // What was done with the world stopped may have been less than that.
+            let stays = self.wish.load(Ordering::Relaxed) == Wish::Requested as u32;
+            if !stays {
+                self.wish.store(Wish::Nothing as u32, Ordering::Relaxed);
+            }
+            !stays
+        });
     }
 }
 
@@ -268,6 +278,32 @@ impl<V: Vm> Inner<V> {
 }
 
 impl<V: Vm> Heap<V> {
+    /// Has everything collected soon: here and now if no mutator is inside of the heap, else by the first of them that comes to a safepoint.
+    /// False: the plan does not collect. Any thread, at once otherwise.
+    ///
+    /// ```
+    /// use heapwright::example::Pairs;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("gencopy")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// assert!(heap.ask_for_collection());
+    /// mutator.poll();
+    /// assert_eq!(heap.usage().full_collections, 1);
+    /// mutator.outside(|| heap.ask_for_collection());
+    /// assert_eq!(heap.usage().full_collections, 2);
+    /// assert!(!Pairs::heap("nogc")?.ask_for_collection());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn ask_for_collection(&self) -> bool {
+        let inner = &self.0;
+        if inner.facts.collects && !inner.collect_outside(Cause::Requested, Effort::Full) {
+            inner.tending.wish(&inner.locals, Wish::Requested);
+        }
+        inner.facts.collects
+    }
+
     /// Gives all memory that nothing lives in back to the system, now: how many bytes went. Any thread.
     ///
     /// If no mutator is inside of the heap, it is collected first (a mark that goes on is waited for, up to a second); with one that is, [`Mutator::release_memory`] does that.
@@ -307,6 +343,9 @@ impl<V: Vm> Mutator<V> {
             }
             Wish::External => {
                 let _ = inner.collect(Cause::External, Effort::Full);
+            }
+            Wish::Requested => {
+                let _ = inner.collect_all(Cause::Requested, Effort::Full);
             }
         }
     }

@@ -1,11 +1,12 @@
 //! The heap of words seen by those who are no mutators: its map, and how they ask for a collection.
 
 use super::WordHeap;
+use crate::alloc::{BLOCK_BYTES, CLASSES};
 use crate::event::Event;
 use crate::map::HeapMap;
 use crate::plan::words as plan;
-use crate::space::Pages;
 use crate::space::map::CellsMap;
+use crate::space::{Entry, Pages};
 use crate::vm::WordVm;
 use core::sync::atomic::Ordering;
 
@@ -34,6 +35,20 @@ impl<V: WordVm> WordHeap<V> {
     /// Takes the wish back, if there was one.
     pub(super) fn is_asked_for(&self) -> bool {
         self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::Relaxed)
+    }
+
+    /// Counts the allocated cells, those in threads' runs included: `visit` gets a size in bytes and how many of it there are, each size as
+    /// often as there are places with it. A block of small cells takes some thirty loads, however many are in it. Heap lock held.
+    pub fn count_allocated(&self, mut visit: impl FnMut(usize, usize)) {
+        let (space, parity) = (&self.space, self.space.parity());
+        for block in (0..space.extent()).step_by(BLOCK_BYTES) {
+            let class = space.tables().entry(block).class();
+            if let Some(class) = CLASSES.get(class).filter(|_| class != 0) {
+                visit(class.bytes as usize, space.count(block, parity));
+            }
+        }
+        let is_large = |entry: Entry| entry.class() == Entry::LARGE;
+        space.for_each(parity, is_large, |cell| visit(cell.bytes, 1));
     }
 
     /// Shows the map to a listener that wants it. Heap lock held.
