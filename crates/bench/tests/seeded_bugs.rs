@@ -11,9 +11,15 @@ mod copies;
 mod forks;
 #[path = "../../core/tests/lists/mod.rs"]
 mod lists;
+#[path = "../../core/tests/looks/mod.rs"]
+mod looks;
 mod released;
 #[path = "../../core/tests/requests/mod.rs"]
 mod requests;
+#[path = "../../core/tests/sampled/mod.rs"]
+mod sampled;
+#[path = "../../core/tests/toy/mod.rs"]
+mod toy;
 
 use heapwright::bugs::{self, Bug};
 use heapwright::plan;
@@ -29,6 +35,8 @@ use std::time::{Duration, Instant};
 const BUG: &str = "HEAPWRIGHT_SEEDED_BUG";
 /// If it is set, the part of the suite that runs without the modes of [`MODES`].
 const PLAIN: &str = "HEAPWRIGHT_SEEDED_PLAIN";
+/// If it is set, what looks at the heap is examined, instead of what collects.
+const LOOKS: &str = "HEAPWRIGHT_SEEDED_LOOKS";
 /// How long a suite without a bug may take, also where others use the machine: it takes a few seconds of its own.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// One with a bug hangs if it takes at least this long and this many times as long as the slowest without. A suite that is merely
@@ -48,6 +56,9 @@ const MODES: &[(&str, &str)] = &[
 ];
 /// What does no harm that can be seen without the option `poison`.
 const HARMLESS: &[Bug] = &[Bug::LinesNotPoisoned, Bug::FreeLineWritten];
+
+/// The first error of what looks at the heap; those behind it are such, too. Each is found in the first attempt.
+const FIRST_LOOK: Bug = Bug::FrozenMutatorSkipped;
 
 fn programs<const HEADER: bool, const AMBIGUOUS: bool>(
     plan: &str,
@@ -124,8 +135,31 @@ fn unfinished_blocks<const HEADER: bool>() {
     scenario::<HEADER>(&options, 3, |runtime| fuzz::unfinished_blocks(runtime, 500));
 }
 
+/// What looks at the heap: against models of it, and against the law of Poisson.
+fn instruments() {
+    for plan in PlanName::ALL {
+        looks::walk_through::<false>(plan, &mut looks::frozen::check);
+        looks::walk_through::<true>(plan, &mut looks::frozen::check);
+        // By itself: a look takes back what a census would have to.
+        looks::walk_through::<true>(plan, &mut looks::frozen::check_census);
+    }
+    looks::words::cells_are_seen_as_they_are();
+    looks::told::maps_agree_with_a_walk();
+    looks::told::workers_are_told_with_their_collection();
+    sampled::each_object_is_told_once();
+    sampled::points_that_are_far_from_each_other_are_not_lost();
+    sampled::mutators_that_come_and_go_are_sampled_without_bias();
+    sampled::aligned_objects_are_sampled_without_bias();
+    sampled::lists_of_cells_are_sampled_without_bias();
+    sampled::objects_are_sampled_without_bias_on_every_plan();
+    sampled::words_are_sampled_without_bias();
+}
+
 /// A part of the conformance suite and of the fuzzer.
 fn suite(shift: u64) {
+    if std::env::var_os(LOOKS).is_some() {
+        return instruments();
+    }
     plain(shift);
     if std::env::var_os(PLAIN).is_none() {
         with_modes(shift);
@@ -276,10 +310,23 @@ fn suite_with_the_bug_of_the_environment() {
     suite(shift);
 }
 
-fn start(bug: &str, modes: bool, attempt: u64) -> Child {
+/// How a process examines the heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum With {
+    /// What collects, also with [`MODES`].
+    Modes,
+    /// Without them.
+    Plain,
+    /// What looks at the heap.
+    Looks,
+}
+
+fn start(bug: &str, with: With, attempt: u64) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    if !modes {
-        command.env(PLAIN, "1");
+    match with {
+        With::Modes => {}
+        With::Plain => drop(command.env(PLAIN, "1")),
+        With::Looks => drop(command.env(LOOKS, "1")),
     }
     command
         .args(["--exact", "suite_with_the_bug_of_the_environment"])
@@ -320,19 +367,28 @@ fn each_bug_is_found() {
     for attempt in 0..ATTEMPTS {
         let begin = Instant::now();
         assert_eq!(
-            outcome(start("none", true, attempt), PATIENCE),
+            outcome(start("none", With::Modes, attempt), PATIENCE),
             None,
             "the suite fails without a bug, attempt {attempt}"
         );
         slowest = slowest.max(begin.elapsed());
     }
     let patience = HUNG.max(slowest * HUNG_TIMES);
+    assert_eq!(
+        outcome(start("none", With::Looks, 0), PATIENCE),
+        None,
+        "what looks at the heap is wrong without a bug"
+    );
     let mut missed = Vec::new();
     for bug in Bug::ALL {
         let begin = Instant::now();
-        let mut attempts = 0..ATTEMPTS;
+        let (with, most) = match *bug as u32 >= FIRST_LOOK as u32 {
+            true => (With::Looks, 1),
+            false => (With::Modes, ATTEMPTS),
+        };
+        let mut attempts = 0..most;
         let how = attempts
-            .find_map(|attempt| outcome(start(&format!("{bug:?}"), true, attempt), patience));
+            .find_map(|attempt| outcome(start(&format!("{bug:?}"), with, attempt), patience));
         eprintln!(
             "{bug:?}: {} in {:.1} s, attempt {}",
             how.unwrap_or("MISSED"),
@@ -350,7 +406,7 @@ fn each_bug_is_found() {
     );
     assert!(missed.is_empty(), "missed: {missed:?}");
     for bug in HARMLESS {
-        let how = outcome(start(&format!("{bug:?}"), false, 0), PATIENCE);
+        let how = outcome(start(&format!("{bug:?}"), With::Plain, 0), PATIENCE);
         assert_eq!(how, None, "{bug:?} is found without the modes");
     }
 }

@@ -179,6 +179,68 @@ bugs! {
     ForkMapNotHeld,
     /// A fork does not wait for a thread that tells the listener something.
     ForkListenerNotHeld,
+    /// A look at a frozen heap does not see the roots of the first mutator.
+    FrozenMutatorSkipped,
+    /// It does not see one part of the runtime's roots.
+    FrozenPartSkipped,
+    /// It does not see what ambiguous roots lead to.
+    FrozenAmbiguousForgotten,
+    /// It does not see immortal objects as roots.
+    FrozenImmortalsForgotten,
+    /// It does not see what is queued.
+    FrozenQueuedForgotten,
+    /// It does not see the last slot of an array.
+    FrozenSlotForgotten,
+    /// It does not see what soft references keep.
+    FrozenSoftForgotten,
+    /// It does not see what ephemerons keep.
+    FrozenEphemeronsForgotten,
+    /// It takes dead ephemerons for such that keep something.
+    FrozenEphemeronsDead,
+    /// It does not see what weak maps keep.
+    FrozenMapsForgotten,
+    /// It takes weak maps that nobody has any more for such that keep something.
+    FrozenMapsDead,
+    /// It does not see what the runtime's own weak tables keep.
+    FrozenTablesForgotten,
+    /// It does not see what mutators registered since the world was last stopped.
+    FrozenRegisteredForgotten,
+    /// It takes cells that mutators have not used yet for objects.
+    FrozenRunsKept,
+    /// So does a census.
+    CensusRunsKept,
+    /// A look at a heap of words takes such cells for used ones.
+    ViewRunsForgotten,
+    /// It does not see cells that are never collected as roots.
+    ViewUncollectableForgotten,
+    /// Memory without a point that a mutator bumps through does not bring it nearer to the next one.
+    SampleRestForgotten,
+    /// Nor do cells that it is given.
+    SampleCellsForgotten,
+    /// Nor do large objects.
+    SampleLargeForgotten,
+    /// The weight of an object does not know that more than one point may lie in it.
+    SampleWeightLinear,
+    /// A mutator's first point lies as far as points lie on average.
+    SampleFirstFixed,
+    /// All mutators have the same points.
+    SampleSeedsAlike,
+    /// A mutator that detaches tells the point that it has ahead.
+    SampleAtDetach,
+    /// The point of a cell that an object could not use goes to another.
+    SamplePointKept,
+    /// The map after a collection shows whose blocks were before it.
+    MapEarly,
+    /// The map does not show that blocks are held.
+    MapHeldForgotten,
+    /// The map takes pages of dead objects for used ones.
+    MapDeadPagesUsed,
+    /// A worker's turn counts twice.
+    WorkedTwice,
+    /// What a worker did in a collection is told again after the next one.
+    WorkedKept,
+    /// What workers did in two collections of one pause is told with the first.
+    WorkedTogether,
 }
 
 #[cfg(seeded_bugs)]

@@ -1,292 +1,47 @@
 //! Sampled objects: estimates are right for each site by itself, however sites alternate; and it is the object at hand that is sampled.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(missing_docs)]
 
 mod lists;
+mod sampled;
 mod toy;
-
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use heapwright::{Builder, Kind, Options, PlanName, Sample, Sampler, WordHeap};
-use lists::Lists;
-use std::sync::{Arc, Mutex};
-use toy::{KEPT, KINDS, LEAF, NODE, Toy, WORDS};
-
-/// What is allocated where.
-#[derive(Clone, Copy, Debug)]
-struct Site {
-    bytes: usize,
-    kind: Kind,
-    allocated: f64,
-    estimated: f64,
-    samples: u32,
-    /// The variance of the estimate.
-    variance: f64,
-}
-
-struct Sites {
-    mean: AtomicUsize,
-    seeds: AtomicU64,
-    /// The site that allocates.
-    at: AtomicUsize,
-    all: Mutex<Vec<Site>>,
-}
-
-#[derive(Clone)]
-struct Shared(Arc<Sites>);
-
-impl Sampler for Shared {
-    fn mean_bytes(&self) -> usize {
-        self.0.mean.load(Relaxed)
-    }
-
-    fn seed(&self) -> u64 {
-        self.0.seeds.fetch_add(1, Relaxed)
-    }
-
-    fn sample(&self, sample: Sample) {
-        let mut sites = self.0.all.lock().unwrap();
-        let site = &mut sites[self.0.at.load(Relaxed)];
-        // Size classes are at most a quarter larger, pages at most a page.
-        let most = site.bytes
-            + (site.bytes / 3).clamp(32, 4096)
-            + if site.bytes > 4096 { 4096 } else { 0 };
-        assert!(
-            (site.bytes..=most).contains(&sample.bytes),
-            "{sample:?} at {site:?}"
-        );
-        site.estimated += sample.weight() * sample.bytes as f64;
-        site.samples += 1;
-    }
-}
-
-impl Shared {
-    fn new(mean: usize, seed: u64, sites: &[(usize, Kind)]) -> Self {
-        let site = |&(bytes, kind)| Site {
-            bytes,
-            kind,
-            allocated: 0.0,
-            estimated: 0.0,
-            samples: 0,
-            variance: 0.0,
-        };
-        Self(Arc::new(Sites {
-            mean: AtomicUsize::new(mean),
-            seeds: AtomicU64::new(seed),
-            at: AtomicUsize::new(0),
-            all: Mutex::new(sites.iter().map(site).collect()),
-        }))
-    }
-
-    /// The site that is to allocate: what, and how much.
-    fn enter(&self, site: usize) -> (usize, Kind) {
-        self.0.at.store(site, Relaxed);
-        let site = self.0.all.lock().unwrap()[site];
-        (site.bytes, site.kind)
-    }
-
-    /// It got an object of so many bytes.
-    fn got(&self, site: usize, bytes: usize) {
-        let bytes = bytes as f64;
-        let mut sites = self.0.all.lock().unwrap();
-        let p = -(-bytes / self.mean_bytes() as f64).exp_m1();
-        sites[site].allocated += bytes;
-        sites[site].variance += bytes * bytes * (1.0 - p) / p;
-    }
-
-    fn check(&self, what: &str) {
-        let mut chi = 0.0;
-        let sites = self.0.all.lock().unwrap();
-        for site in sites.iter() {
-            let off = (site.estimated - site.allocated) / site.variance.sqrt().max(1.0);
-            chi += off * off;
-            assert!(off.abs() < 4.5, "{what}: off by {off} sigma: {site:?}");
-            assert!(site.samples >= 10, "{what}: {site:?}");
-        }
-        // Each is about 1 on average; with so many degrees of freedom it is rarely so much.
-        let n = sites.len() as f64;
-        assert!(
-            chi < n + 8.0 * (2.0 * n).sqrt(),
-            "{what}: chi square {chi} of {n}"
-        );
-    }
-}
-
-/// In which order sites allocate.
-#[derive(Clone, Copy, Debug)]
-enum Order {
-    /// In turn, which favours whoever comes right behind another's refill, if anything does.
-    InTurn,
-    /// Dozens of the first, one of each other.
-    Mostly,
-    AtRandom,
-}
-
-fn next(order: Order, step: usize, sites: usize, dice: &mut u64) -> usize {
-    match order {
-        Order::InTurn => step % sites,
-        Order::Mostly => (step % (30 + sites)).saturating_sub(30),
-        Order::AtRandom => {
-            *dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (*dice >> 33) as usize % sites
-        }
-    }
-}
-
-const ORDERS: [Order; 3] = [Order::InTurn, Order::Mostly, Order::AtRandom];
 
 #[test]
 fn words_are_sampled_without_bias() {
-    let sites = [
-        (16, NODE),
-        (16, LEAF),
-        (48, NODE),
-        (2000, NODE),
-        (3500, WORDS),
-        (30, KEPT),
-        (90, Kind(4)),
-        (9000, NODE),
-    ];
-    for (seed, order) in ORDERS.into_iter().enumerate() {
-        let sampler = Shared::new(400, seed as u64 * 1000 + more_seeds(), &sites);
-        let mut options = Options::default();
-        options.set("nursery", "1m").unwrap();
-        let mut kinds = KINDS.to_vec();
-        kinds.push(KINDS[1]);
-        let heap = WordHeap::<Toy>::builder()
-            .options(options)
-            .kinds(&kinds)
-            .sampler(Box::new(sampler.clone()))
-            .build(Toy::default())
-            .unwrap();
-        let mut dice = 7;
-        for step in 0..200_000 {
-            let site = next(order, step, sites.len(), &mut dice);
-            let (bytes, kind) = sampler.enter(site);
-            let cell = heap.alloc(&heap.vm().runs, kind, bytes).unwrap();
-            let rounded = heap
-                .cell(heapwright::WildWord::new(cell.as_usize()))
-                .unwrap();
-            sampler.got(site, rounded.bytes);
-            // Blocks become fragmented: every third small one lives on.
-            if step % 3 == 0 && bytes < 100 && step < 60_000 {
-                heap.vm().roots.lock().unwrap().push(cell.as_usize());
-            }
-            if kind == KEPT && step % 2 == 0 {
-                heap.free(cell).unwrap();
-            }
-        }
-        assert!(heap.collections() > 5);
-        sampler.check(&format!("{order:?}"));
-    }
+    sampled::words_are_sampled_without_bias();
 }
 
 #[test]
 fn lists_of_cells_are_sampled_without_bias() {
-    let sites = [(16, NODE), (64, NODE), (400, NODE)];
-    let sampler = Shared::new(2000, 5 + more_seeds(), &sites);
-    let heap = WordHeap::<Toy>::builder()
-        .kinds(&KINDS)
-        .sampler(Box::new(sampler.clone()))
-        .build(Toy::default())
-        .unwrap();
-    for step in 0..3000 {
-        let (bytes, kind) = sampler.enter(step % 3);
-        let mut list = 0;
-        // SAFETY: a local.
-        let cells = unsafe { heap.alloc_many(&heap.vm().runs, kind, bytes, &raw mut list) };
-        for _ in 0..cells.unwrap() {
-            sampler.got(step % 3, heapwright::alloc::Small::of(bytes).bytes());
-        }
-    }
-    sampler.check("lists");
+    sampled::lists_of_cells_are_sampled_without_bias();
 }
 
 #[test]
 fn objects_are_sampled_without_bias_on_every_plan() {
-    let sites = [16usize, 24, 64, 320, 2000, 7000, 20_000].map(|b| (b, Kind(0)));
-    for (number, plan) in PlanName::ALL.into_iter().enumerate() {
-        // It gives whole pages to every object.
-        let rounds = match plan {
-            PlanName::PageProtect => 15_000,
-            _ => 40_000,
-        };
-        let order = ORDERS[number % 3];
-        let sampler = Shared::new(400, number as u64 * 100 + more_seeds(), &sites);
-        let mut options = Options {
-            plan,
-            ..Options::default()
-        };
-        if !matches!(plan, PlanName::NoGc | PlanName::PageProtect) {
-            options.set("max", "64m").unwrap();
-        }
-        let heap = Builder::default()
-            .options(options)
-            .sampler(Box::new(sampler.clone()))
-            .build(Lists)
-            .unwrap();
-        let mut mutator = heap.attach(vec![0; 64]).unwrap();
-        let mut dice = 11;
-        for step in 0..rounds {
-            let site = next(order, step, sites.len(), &mut dice);
-            let (bytes, _) = sampler.enter(site);
-            let object = lists::array(&mut mutator, bytes / 8 - 1).unwrap();
-            if step % 5 == 0 {
-                mutator.thread()[step % 64] = object.to_address().as_usize();
-            }
-            sampler.got(site, rounded(plan, bytes));
-        }
-        sampler.check(&format!("{plan} {order:?}"));
-    }
-}
-
-/// What an object of `bytes` gets.
-fn rounded(plan: PlanName, bytes: usize) -> usize {
-    let cells = matches!(plan, PlanName::MarkSweep | PlanName::StickyMarkSweep);
-    if cells && bytes <= heapwright::alloc::MAX_SMALL {
-        let class = heapwright::alloc::Small::of_words(bytes).class();
-        heapwright::alloc::CLASSES[class].bytes as usize
-    } else {
-        bytes
-    }
+    sampled::objects_are_sampled_without_bias_on_every_plan();
 }
 
 #[test]
 fn each_thread_has_a_sequence_of_its_own_and_the_rate_may_change() {
-    let sites = [(64, Kind(0))];
-    let sampler = Shared::new(1 << 20, 3, &sites);
-    let options = Options {
-        plan: PlanName::Immix,
-        ..Options::default()
-    };
-    let heap = Builder::default()
-        .options(options)
-        .sampler(Box::new(sampler.clone()))
-        .build(Lists)
-        .unwrap();
-    let objects = 100_000;
-    std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                let mut mutator = heap.attach(vec![0; 1]).unwrap();
-                for step in 0..objects {
-                    // From the next point on.
-                    if step == objects / 4 {
-                        sampler.0.mean.store(2000, Relaxed);
-                    }
-                    lists::array(&mut mutator, 7).unwrap();
-                }
-            });
-        }
-    });
-    let site = sampler.0.all.lock().unwrap()[0];
-    let truth = f64::from(3 * objects) * 64.0;
-    let ratio = site.estimated / truth;
-    // The first points of the three threads are far, and stand for much.
-    assert!((0.7..1.6).contains(&ratio), "{ratio} {site:?}");
-    assert!(site.samples > 4000, "{site:?}");
+    sampled::each_thread_has_a_sequence_of_its_own_and_the_rate_may_change();
 }
 
-/// To try others by hand: HEAPWRIGHT_TEST_SEED.
-fn more_seeds() -> u64 {
-    std::env::var("HEAPWRIGHT_TEST_SEED").map_or(0, |s| s.parse::<u64>().unwrap() * 1_000_000)
+#[test]
+fn aligned_objects_are_sampled_without_bias() {
+    sampled::aligned_objects_are_sampled_without_bias();
+}
+
+#[test]
+fn mutators_that_come_and_go_are_sampled_without_bias() {
+    sampled::mutators_that_come_and_go_are_sampled_without_bias();
+}
+
+#[test]
+fn each_object_is_told_once() {
+    sampled::each_object_is_told_once();
+}
+
+#[test]
+fn points_that_are_far_from_each_other_are_not_lost() {
+    sampled::points_that_are_far_from_each_other_are_not_lost();
 }

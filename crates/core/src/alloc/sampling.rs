@@ -15,6 +15,7 @@
 //! Sampling of this kind: Vitter, Faster methods for random sampling, CACM 27(7), 1984; for allocations, in tcmalloc, Go and
 //! jemalloc.
 
+use crate::bugs::{Bug, is_on};
 use core::cell::Cell;
 
 /// An object that was chosen.
@@ -44,6 +45,9 @@ impl Sample {
     #[must_use]
     pub fn weight(&self) -> f64 {
         let points = self.bytes as f64 / (self.mean_bytes.max(1)) as f64;
+        if is_on(Bug::SampleWeightLinear) {
+            return (1.0 / points).max(1.0);
+        }
         1.0 / one_minus_exp(points)
     }
 }
@@ -88,8 +92,14 @@ impl Countdown {
     /// Bytes that can be handed out before the next point. Owner only, as all of it.
     pub(crate) fn left(&self, sampler: &dyn Sampler) -> usize {
         if self.mean.get() == 0 {
-            self.dice.set(sampler.seed());
+            self.dice.set(match is_on(Bug::SampleSeedsAlike) {
+                true => 1,
+                false => sampler.seed(),
+            });
             self.draw(sampler);
+            if is_on(Bug::SampleFirstFixed) {
+                self.left.set(self.mean.get());
+            }
         }
         self.left.get()
     }
@@ -123,7 +133,9 @@ impl Countdown {
         if self.left(sampler) < bytes {
             return Some(self.pass(sampler));
         }
-        self.handed(bytes);
+        if !is_on(Bug::SampleLargeForgotten) {
+            self.handed(bytes);
+        }
         None
     }
 

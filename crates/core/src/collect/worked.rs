@@ -1,5 +1,6 @@
 //! What workers did in the parts of a collection, if a listener wants to know.
 
+use crate::bugs::{Bug, is_on};
 use crate::event::{Event, Listener, Part, WorkerStats};
 use core::cell::UnsafeCell;
 use heapwright_os::clock;
@@ -46,14 +47,31 @@ impl Worked {
         self.rows().skip(1).flatten().map(|w| w.cpu_ns).sum()
     }
 
-    /// Tells all, and forgets it. The collecting thread, between phases.
+    /// Tells all, and forgets it. The collecting thread, between phases, as long as nobody else can begin one.
     pub(crate) fn tell(&self, collection: u64, listener: &dyn Listener) {
+        self.drain(collection, |stats| listener.event(Event::Worked(&stats)));
+    }
+
+    /// The same for who tells it later. Takes memory.
+    pub(crate) fn take(&self, collection: u64) -> Vec<WorkerStats> {
+        let mut all = Vec::new();
+        self.drain(collection, |stats| all.push(stats));
+        all
+    }
+
+    fn drain(&self, collection: u64, mut visit: impl FnMut(WorkerStats)) {
         for row in &self.0 {
             // SAFETY: the caller's promise: no phase is running.
             for slot in unsafe { &mut *row.get() } {
-                if let Some(mut stats) = slot.take() {
-                    stats.collection = collection;
-                    listener.event(Event::Worked(&stats));
+                let stats = match is_on(Bug::WorkedKept) {
+                    true => *slot,
+                    false => slot.take(),
+                };
+                if let Some(stats) = stats {
+                    visit(WorkerStats {
+                        collection,
+                        ..stats
+                    });
                 }
             }
         }
@@ -96,9 +114,9 @@ impl Phase for Watched<'_> {
             steals: 0,
         });
         stats.end_ns = end_ns;
-        stats.busy_ns += end_ns - start_ns;
+        stats.busy_ns += (end_ns - start_ns) << u32::from(is_on(Bug::WorkedTwice));
         stats.cpu_ns += clock::thread_cpu_ns().saturating_sub(cpu_ns);
-        stats.turns += 1;
+        stats.turns += 1 << u32::from(is_on(Bug::WorkedTwice));
         stats.steals += worker.steals() as u64;
     }
 }

@@ -1,6 +1,7 @@
 //! Refills that end before an object that is to be sampled: see [`crate::alloc::sampling`].
 
 use crate::alloc::{CLASSES, Countdown, MAX_SMALL, Run, Sampler};
+use crate::bugs::{Bug, is_on};
 use crate::space::{MarkSweep, RUN_BYTES};
 
 /// Who hears of samples, and the distance to the next one.
@@ -39,7 +40,9 @@ pub(super) fn refill(
             return Refill::Empty;
         }
         let (cursor, limit) = run.cells();
-        countdown.handed(limit - cursor);
+        if !is_on(Bug::SampleCellsForgotten) {
+            countdown.handed(limit - cursor);
+        }
         return Refill::Cells;
     }
     refill_near(space, run, (kind, class), (sampler, countdown))

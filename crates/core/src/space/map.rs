@@ -2,6 +2,7 @@
 
 use crate::alloc::size_class::GRANULE;
 use crate::alloc::{BLOCK_BYTES, CLASSES};
+use crate::bugs::{Bug, is_on};
 use crate::map::{BlockSpace, HeapMap, MAP_BLOCK, MapBlock};
 use crate::space::pages::PAGE;
 use crate::space::tables::{LargePage, PAIR};
@@ -71,7 +72,7 @@ impl HeapMap for ObjectsMap<'_> {
             space,
             used_bytes,
             holes,
-            held: entry.is_held(),
+            held: entry.is_held() && !is_on(Bug::MapHeldForgotten),
             cell_bytes: 0,
         }
     }
@@ -115,7 +116,7 @@ fn cells_or_pages(space: &MarkSweep, pages: &Pages, block: usize) -> MapBlock {
     if class == Entry::LARGE {
         let free = |page: usize| {
             let page = tables.large_page(block + page * PAGE);
-            matches!(page, LargePage::Free | LargePage::Dead)
+            matches!(page, LargePage::Free | LargePage::Dead) && !is_on(Bug::MapDeadPagesUsed)
         };
         let used = (0..PAGES_IN_BLOCK).filter(|p| !free(*p)).count();
         let holes = (0..PAGES_IN_BLOCK).filter(|p| free(*p) && (*p == 0 || !free(p - 1)));

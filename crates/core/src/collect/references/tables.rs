@@ -255,6 +255,7 @@ impl References {
         let load = |at: usize| load(at).map_or(0, |o| o.to_address().as_usize());
         for entry in &tables.references[Strength::Soft as usize].list {
             match entry {
+                _ if is_on(Bug::FrozenSoftForgotten) => {}
                 Entry::Object { holder, slot, .. } if holder & !FLAGS != 0 => {
                     let holder = holder & !FLAGS;
                     visit([holder, 0], load(holder + *slot as usize));
@@ -265,12 +266,20 @@ impl References {
         }
         for pair in tables.ephemerons.list.iter().filter(|p| p.holder != 0) {
             let at = |slot: u32| load(pair.holder + slot as usize);
-            if at(pair.key) != 0 {
-                visit([pair.holder, at(pair.key)], at(pair.value));
+            if at(pair.key) != 0 && !is_on(Bug::FrozenEphemeronsForgotten) {
+                let holder = match is_on(Bug::FrozenEphemeronsDead) {
+                    true => 0,
+                    false => pair.holder,
+                };
+                visit([holder, at(pair.key)], at(pair.value));
             }
         }
-        for map in &tables.maps {
-            map.lock().each(|key, value| visit([key, 0], value));
+        // A map that nobody has any more is still in the list, up to the next collection.
+        let had = |map: &&Arc<MapCore>| Arc::strong_count(map) > 1 || is_on(Bug::FrozenMapsDead);
+        for map in tables.maps.iter().filter(had) {
+            if !is_on(Bug::FrozenMapsForgotten) {
+                map.lock().each(|key, value| visit([key, 0], value));
+            }
         }
     }
 

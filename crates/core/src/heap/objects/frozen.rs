@@ -4,8 +4,10 @@
 //! roots on.
 
 use super::{Heap, Inner, Mutator, mutator};
+use crate::bugs::{Bug, is_on};
 use crate::vm::{RootVisitor, SlotFormat, SlotVisitor, Vm, WeakLookup, WeakVisitor};
 use heapwright_address::{Address, ObjectReference, WildWord};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::PoisonError;
 
 /// What keeps an object.
@@ -61,9 +63,14 @@ impl<V: Vm> core::fmt::Debug for Frozen<'_, V> {
     }
 }
 
+/// Has somebody look at a stopped world. A panic of theirs is to be resumed when it goes on: else it would be stopped for ever.
+pub(super) fn shown<R>(look: impl FnOnce() -> R) -> std::thread::Result<R> {
+    catch_unwind(AssertUnwindSafe(look))
+}
+
 impl<V: Vm> Mutator<V> {
     /// Stops the world, runs `look`, and lets the world go on. A safepoint. `look` neither allocates nor uses a mutator of this heap;
-    /// how long it takes is how long all mutators are stopped.
+    /// how long it takes is how long all mutators are stopped. If it panics, the world goes on, and the panic with it.
     pub fn freeze<R>(&mut self, look: impl FnOnce(&mut Frozen<'_, V>) -> R) -> R {
         freeze(self.inner(), true, look)
     }
@@ -116,15 +123,20 @@ fn freeze<V: Vm, R>(
             // SAFETY: called by the one who closed the gate.
             unsafe {
                 inner.locals.each(|local| {
-                    mutator::retire_runs(&inner.space, local);
-                    inner.references.adopt(&mut local.registered);
+                    if !is_on(Bug::FrozenRunsKept) {
+                        mutator::retire_runs(&inner.space, local);
+                    }
+                    if !is_on(Bug::FrozenRegisteredForgotten) {
+                        inner.references.adopt(&mut local.registered);
+                    }
                 });
             }
-            look.take().map(|look| look(&mut Frozen { inner }))
+            look.take()
+                .map(|look| shown(|| look(&mut Frozen { inner })))
         });
         // Where somebody else stopped the world first, that is over, and it is tried again.
         if let Some(Some(result)) = seen {
-            return result;
+            return result.unwrap_or_else(|panic| resume_unwind(panic));
         }
     }
 }
@@ -163,13 +175,16 @@ impl<V: Vm> Frozen<'_, V> {
         // SAFETY: the world is stopped by the calling thread, which nobody else visits mutators with: only `freeze` makes a `Frozen`,
         // and this borrows it exclusively.
         unsafe {
-            inner
-                .locals
-                .each(|local| inner.vm.thread_roots(&mut local.thread, &mut roots));
+            let mut skip = is_on(Bug::FrozenMutatorSkipped);
+            inner.locals.each(|local| {
+                if !core::mem::take(&mut skip) {
+                    inner.vm.thread_roots(&mut local.thread, &mut roots);
+                }
+            });
         }
         roots.origin = RootOrigin::Runtime;
         inner.vm.roots(&mut roots);
-        for part in 0..inner.vm.root_parts() {
+        for part in usize::from(is_on(Bug::FrozenPartSkipped))..inner.vm.root_parts() {
             inner.vm.roots_of(part, &mut roots);
         }
         roots.origin = RootOrigin::Immortal;
@@ -178,11 +193,15 @@ impl<V: Vm> Frozen<'_, V> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         for object in &immortals.all {
-            roots.report(*object);
+            if !is_on(Bug::FrozenImmortalsForgotten) {
+                roots.report(*object);
+            }
         }
         drop(immortals);
         roots.origin = RootOrigin::Queued;
-        inner.references.roots(false, &mut roots);
+        inner
+            .references
+            .roots(is_on(Bug::FrozenQueuedForgotten), &mut roots);
     }
 
     /// Reports what is kept because other objects live, without a field that [`Vm::scan`] reports: the values of ephemerons and of
@@ -203,7 +222,7 @@ impl<V: Vm> Frozen<'_, V> {
                     living.keep(object);
                 }
             });
-        if V::WEAK_TABLES {
+        if V::WEAK_TABLES && !is_on(Bug::FrozenTablesForgotten) {
             inner.vm.weak_tables(&mut Tables(living));
         }
     }
@@ -264,7 +283,7 @@ impl<V: Vm> Frozen<'_, V> {
                 (self.visit)(target.filter(|t| self.inner.has(t.to_address().as_usize())));
             }
             fn slots(&mut self, first: Address, count: usize) {
-                for index in 0..count {
+                for index in 0..count - usize::from(is_on(Bug::FrozenSlotForgotten)) {
                     self.slot(first.add(index * V::Slots::BYTES));
                 }
             }
@@ -315,7 +334,9 @@ impl<V: Vm> RootVisitor for Roots<'_, V> {
 
     fn ambiguous(&mut self, word: WildWord) {
         let space = &self.inner.space;
-        if let Some(object) = space.object_around(word.bits(), |o| self.inner.vm.size(o)) {
+        if !is_on(Bug::FrozenAmbiguousForgotten)
+            && let Some(object) = space.object_around(word.bits(), |o| self.inner.vm.size(o))
+        {
             self.pinned(object);
         }
     }

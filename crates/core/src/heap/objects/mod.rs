@@ -31,7 +31,7 @@ use crate::collect::references::References;
 use crate::collect::worked::Worked;
 use crate::collect::{Hashes, Yields};
 use crate::error::{AllocError, HeapError, LimitError};
-use crate::event::{Cause, CollectionStats, Event, Listener};
+use crate::event::{Cause, CollectionStats, Event, Listener, WorkerStats};
 use crate::heap::workers::Workers;
 use crate::options::Options;
 use crate::plan::{self, Allocates, Facts};
@@ -447,7 +447,12 @@ impl<V: Vm> Inner<V> {
     /// After a collection, with the world running: looks at what the system allows now, and tells who wants to know.
     fn tell(&self, stats: &CollectionStats) {
         self.tell_runtime(stats);
-        self.tell_listener(stats);
+        let worked = match self.wants_details() {
+            // The thread is inside: nobody else has collected.
+            true => self.worked.take(stats.number),
+            false => Vec::new(),
+        };
+        self.tell_listener(stats, &worked);
     }
 
     fn tell_runtime(&self, stats: &CollectionStats) {
@@ -456,11 +461,11 @@ impl<V: Vm> Inner<V> {
         self.vm.collected(stats);
     }
 
-    fn tell_listener(&self, stats: &CollectionStats) {
+    fn tell_listener(&self, stats: &CollectionStats, worked: &[WorkerStats]) {
         probes::ended(stats);
         if let Some(listener) = &self.listener {
-            if listener.wants_details() {
-                self.worked.tell(stats.number, listener.as_ref());
+            for stats in worked {
+                listener.event(Event::Worked(stats));
             }
             listener.event(Event::Collected(stats));
         }
@@ -499,11 +504,17 @@ impl<V: Vm> Inner<V> {
         let visited = self.stopped(true, || {
             // SAFETY: called by the one who closed the gate.
             unsafe {
-                self.locals
-                    .each(|local| mutator::retire_runs(&self.space, local))
-            };
-            self.space.for_each_object(visit);
+                self.locals.each(|local| {
+                    if !is_on(Bug::CensusRunsKept) {
+                        mutator::retire_runs(&self.space, local);
+                    }
+                });
+            }
+            frozen::shown(|| self.space.for_each_object(visit))
         });
+        if let Some(Err(panic)) = visited {
+            std::panic::resume_unwind(panic);
+        }
         visited.is_some()
     }
 
@@ -572,13 +583,18 @@ impl<V: Vm> Inner<V> {
         probes::begun(&pause.stats);
         pause.check_free();
         self.tell_map(pause.stats.number, false);
+        if is_on(Bug::MapEarly) {
+            self.tell_map(pause.stats.number, true);
+        }
         if begin {
             plan::begin(self.facts.name, &mut pause);
         } else {
             plan::collect(self.facts.name, &mut pause, !full);
         }
         let (mut stats, swept) = (pause.stats, pause.swept);
-        self.tell_map(stats.number, true);
+        if !is_on(Bug::MapEarly) {
+            self.tell_map(stats.number, true);
+        }
         if stats.full && !begin {
             self.full_collections.fetch_add(1, Ordering::Relaxed);
             let began = u64::from(!completed);

@@ -459,9 +459,11 @@ impl<V: Vm> Mutator<V> {
             let cells = inner.space.cells();
             let sampling = inner.sampler().map(|s| (s, &runs.countdown));
             let given = sampling::refill(cells, run, place.kind, place.class, sampling);
-            if let Refill::Sampled(mean) = given {
-                point = Some(mean);
-            }
+            // The point of a cell that was of no use is nobody's.
+            point = match given {
+                Refill::Sampled(mean) => Some(mean),
+                _ => point.filter(|_| is_on(Bug::SamplePointKept)),
+            };
             if given != Refill::Empty {
                 if inner.space.marking() {
                     inner.space.mark_cells(run, bytes);
@@ -1087,6 +1089,9 @@ pub(super) fn retire_runs<V: Vm>(space: &ObjectSpace, local: &Local<V>) {
 
 /// Gives the heap what a mutator has that ends. World stopped, or by its owner.
 pub(super) fn end<V: Vm>(inner: &Inner<V>, local: &mut Local<V>) {
+    if local.region.is_cut() && is_on(Bug::SampleAtDetach) {
+        inner.sample(16, Some(local.countdown.mean()));
+    }
     retire(&inner.space, local);
     inner.references.adopt(&mut local.registered);
     inner

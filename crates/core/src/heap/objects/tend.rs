@@ -255,18 +255,28 @@ impl<V: Vm> Inner<V> {
         }
         self.stopper.store(current_thread(), Ordering::Relaxed);
         // Completing a mark that goes on frees nothing that died since it began.
-        let marked = self
-            .space
-            .marking()
-            .then(|| self.collect_stopped(cause, effort, false));
-        let stats = self.collect_stopped(cause, effort, false);
+        let collect = || {
+            let stats = self.collect_stopped(cause, effort, false);
+            // Before anybody else collects. Nobody is inside: who has a lock of malloc runs.
+            let worked = match is_on(Bug::WorkedTogether) {
+                true => Vec::new(),
+                false => self.worked.take(stats.number),
+            };
+            (stats, worked)
+        };
+        let marked = self.space.marking().then(collect);
+        let last = collect();
         self.tending.lower(&self.locals);
         self.stopper.store(0, Ordering::Relaxed);
         self.gate.open(false);
-        for stats in marked.iter().chain([&stats]) {
+        for (stats, worked) in marked.iter().chain([&last]) {
             self.tell_runtime(stats);
             let _telling = self.tending.telling();
-            self.tell_listener(stats);
+            if is_on(Bug::WorkedTogether) {
+                self.tell_listener(stats, &self.worked.take(stats.number));
+            } else {
+                self.tell_listener(stats, worked);
+            }
         }
         true
     }

@@ -5,6 +5,7 @@
 
 use super::{WordHeap, central_class};
 use crate::alloc::CLASSES;
+use crate::bugs::{Bug, is_on};
 use crate::space::MarkSweep;
 use crate::vm::words::{ByWord, EachWord};
 use crate::vm::{Cell, Kind, KindTraits, WordVm};
@@ -60,6 +61,9 @@ impl<V: WordVm> WordView<'_, V> {
 
     /// Visits the starts of cells that are set aside for threads and that no program was given yet: they look like allocated ones.
     pub fn for_each_set_aside(&self, visit: &mut dyn FnMut(Address)) {
+        if is_on(Bug::ViewRunsForgotten) {
+            return;
+        }
         let mut cells = |class: usize, (cursor, limit): (usize, usize)| {
             (cursor..limit)
                 .step_by(CLASSES[class].bytes.max(16) as usize)
@@ -81,7 +85,9 @@ impl<V: WordVm> WordView<'_, V> {
         self.heap.vm.roots(&mut ByWord(Finder(space, &mut |cell| {
             visit(WordRoot::Runtime, cell)
         })));
-        let wanted = |entry: crate::space::Entry| !space.kind(entry.kind()).collectable;
+        let wanted = |entry: crate::space::Entry| {
+            !space.kind(entry.kind()).collectable && !is_on(Bug::ViewUncollectableForgotten)
+        };
         space.for_each(space.parity(), wanted, |cell| {
             visit(WordRoot::Uncollectable, cell);
         });
