@@ -1,12 +1,11 @@
 //! Runs a workload in this process and reports.
 
-use crate::observe::Ears;
+use crate::observe::instruments;
 use crate::runtime::Full;
 use crate::spec::{Report, Spec, Status};
 use crate::vm::{Embedded, Machine};
 use crate::workload::{self, Settings};
 use heapwright::{Heap, Options};
-use heapwright_observe::profile::{Profile, Request, Shared};
 use std::time::Instant;
 
 /// Runs what `spec` says on the embedded machine, in this process.
@@ -40,37 +39,20 @@ fn options(spec: &Spec) -> Result<Options, String> {
     Ok(options)
 }
 
-/// Begins the profile that is asked for.
-fn profile(spec: &Spec) -> Result<Option<Shared>, String> {
-    let Some(value) = &spec.profile else {
-        return Ok(None);
-    };
-    let request = Request::parse(value)?;
-    let name = format!("{} on {}", spec.workload, spec.plan);
-    let begun = Profile::begin(&request, &name);
-    begun
-        .map(|profile| Some(Shared(profile)))
-        .map_err(|e| format!("{}: {e}", request.file.display()))
-}
-
 fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
     let options = match options(spec) {
         Ok(options) => options,
         Err(why) => return Report::ended(Status::Refused, why),
     };
-    let ears = match Ears::of(spec, &options) {
-        Ok(ears) => ears,
-        Err(why) => return Report::ended(Status::Refused, why),
-    };
-    let profile = match profile(spec) {
-        Ok(profile) => profile,
-        Err(why) => return Report::ended(Status::Refused, why),
+    let instruments = match instruments(spec, &options) {
+        Ok(instruments) => instruments,
+        Err(e) => return Report::ended(Status::Failed, e.to_string()),
     };
     let mut builder = Heap::<Machine<HEADER, AMBIGUOUS>>::builder()
         .options(options)
-        .listener(ears.listener());
-    if let Some(profile) = &profile {
-        builder = builder.sampler(Box::new(profile.clone()));
+        .listener(instruments.listener());
+    if let Some(sampler) = instruments.sampler() {
+        builder = builder.sampler(sampler);
     }
     let heap = match builder.build(Machine::<HEADER, AMBIGUOUS>::default()) {
         Ok(heap) => heap,
@@ -94,6 +76,10 @@ fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
     if spec.record.is_some() {
         heap.vm().dump().ask_for_sizes();
     }
+    let watching = match instruments.watch(&heap) {
+        Ok(watching) => watching,
+        Err(e) => return Report::ended(Status::Failed, e.to_string()),
+    };
     let runtime = Embedded(heap);
     let mut report = Report::default();
     let (start, before) = (Instant::now(), usage());
@@ -123,7 +109,7 @@ fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
     report.wall_s = start.elapsed().as_secs_f64();
     let after = usage();
     let sizes = runtime.0.vm().dump().sizes();
-    ears.end(sizes.as_ref().map(|s| &*s.0), report.allocated_bytes);
+    watching.end(sizes.as_ref().map(|s| &*s.0));
     // The counting is none of the workload's.
     let counting = sizes.map_or(0.0, |s| s.1.as_secs_f64());
     report.wall_s -= counting;
@@ -137,9 +123,6 @@ fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
     report.collections = usage.collections;
     report.full_collections = usage.full_collections;
     report.violations = violations;
-    if let Some(Shared(profile)) = profile {
-        profile.end(report.allocated_bytes);
-    }
     if violations != 0 {
         report.status = Status::Failed;
         report.why = Some(format!("the verifier found {violations} violations"));

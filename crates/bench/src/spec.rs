@@ -59,6 +59,9 @@ pub struct Spec {
     /// What the log line is to look like and where it goes, as `HEAPWRIGHT_LOG` says it.
     #[serde(default)]
     pub log: Option<String>,
+    /// The path of a socket at which the run answers, or 1 for the usual one.
+    #[serde(default)]
+    pub listen: Option<PathBuf>,
     /// Further options of the heap: names and values.
     #[serde(default)]
     pub options: Vec<(String, String)>,
@@ -88,6 +91,7 @@ impl Spec {
             object_bytes: 0,
             dump: None,
             record: None,
+            listen: None,
             log: None,
             options: Vec::new(),
             profile: None,

@@ -107,7 +107,7 @@ typedef struct hw_fork hw_fork;
 typedef struct hw_heap hw_heap;
 
 /*
- The options of a heap that is to be made. One thread at a time.
+ The options of a heap that is to be made, and the instruments that watch it. One thread at a time.
  */
 typedef struct hw_options hw_options;
 
@@ -322,7 +322,7 @@ typedef struct {
    */
   size_t returned_bytes;
   /*
-   Handed to threads that have detached.
+   Handed to mutators since the heap was made, in the units in which they take memory.
    */
   uint64_t allocated_bytes;
   /*
@@ -527,7 +527,7 @@ uint32_t hw_abi_version(void);
  null.
 
  HW_VERSION: the header is not this library's. HW_INVALID: a callback that is needed is null. HW_BAD_OPTION, HW_SYSTEM: options
- that do not go together, or no memory for the heap.
+ that do not go together, no memory for the heap, or a file or socket of an instrument that cannot be had.
  */
 hw_status hw_heap_new(const hw_vm *vm,
                       const hw_options *options,
@@ -701,7 +701,17 @@ hw_status hw_options_set(hw_options *options,
                          const char *value);
 
 /*
- Takes the options that the environment has as HEAPWRIGHT_PLAN, HEAPWRIGHT_MAX and so on; others become the defaults.
+ Has a heap watched by an instrument, by its name, as hw_instrument_at lists them: log on gc,phases=gc.log, record in run.jsonl. In
+ names of files, %p is the number of the process. Files and sockets are opened when the heap is made; recordings and profiles end, and
+ nobody listens any more, when the heap is given to hw_heap_free. HW_BAD_OPTION if there is no such instrument, or the value is wrong.
+ */
+hw_status hw_options_watch(hw_options *options,
+                           const char *name,
+                           const char *value);
+
+/*
+ Takes the options that the environment has as HEAPWRIGHT_PLAN, HEAPWRIGHT_MAX and so on, and the instruments that it has as
+ HEAPWRIGHT_LOG, HEAPWRIGHT_RECORD and so on; others become the defaults. On failure all stay as they were.
  */
 hw_status hw_options_from_environment(hw_options *options);
 
@@ -709,6 +719,13 @@ hw_status hw_options_from_environment(hw_options *options);
  Option number index, from 0 on: false if there are not so many.
  */
 bool hw_option_at(size_t index, hw_option *out);
+
+/*
+ Instrument number index, from 0 on, for hw_options_watch: false if there are not so many. Their default is to be off: an empty
+ string.
+ */
+bool hw_instrument_at(size_t index,
+                      hw_option *out);
 
 /*
  The name of plan number index, from 0 on; null if there are not so many.

@@ -6,6 +6,7 @@ use crate::status::{Failure, given, given_mut, guard, hw_status, hw_status::*, t
 use core::ffi::c_char;
 use core::sync::atomic::{AtomicBool, Ordering};
 use heapwright::{Heap, Vm};
+use heapwright_observe::InstrumentError;
 use heapwright_observe::dump::{DumpError, Extent, Format, dump_heap, dump_heap_as};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,16 @@ pub const HW_DUMP_BY_NAME: u32 = 0;
 pub const HW_DUMP_HPROF: u32 = 1;
 /// V8's heap snapshots: for Chrome's DevTools and others.
 pub const HW_DUMP_HEAPSNAPSHOT: u32 = 2;
+
+impl From<InstrumentError> for Failure {
+    fn from(e: InstrumentError) -> Self {
+        let status = match e {
+            InstrumentError::Open(..) => HW_SYSTEM,
+            _ => HW_BAD_OPTION,
+        };
+        Self(status, e.to_string())
+    }
+}
 
 impl From<DumpError> for Failure {
     fn from(e: DumpError) -> Self {

@@ -4,15 +4,22 @@ use crate::mutator::MUTATORS;
 use crate::options::hw_options;
 use crate::status::{Done, Failure, given, given_mut, guard, hw_status, hw_status::*};
 use crate::vm::{CVm, Findings, HW_ABI_VERSION, HW_OBJECT_MAP, hw_object, hw_vm, reference};
+use core::fmt;
 use core::ptr;
 use heapwright::{Heap, Limits, ObjectReference, WildWord};
+use heapwright_observe::Instruments;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A heap. All its functions may be called by any thread. It is freed, with all its memory, when it was given to [`hw_heap_free`] and the
 /// last of its mutators has detached.
 #[derive(Debug)]
-pub struct hw_heap(pub(crate) AnyHeap);
+pub struct hw_heap(
+    pub(crate) AnyHeap,
+    /// The heap's instruments.
+    #[allow(dead_code, reason = "they end when it is dropped")]
+    Box<dyn fmt::Debug>,
+);
 
 /// With an object map, or without.
 #[derive(Clone, Debug)]
@@ -126,7 +133,7 @@ fn check(vm: *const hw_vm) -> Result<hw_vm, Failure> {
 /// null.
 ///
 /// `HW_VERSION`: the header is not this library's. `HW_INVALID`: a callback that is needed is null. `HW_BAD_OPTION`, `HW_SYSTEM`: options
-/// that do not go together, or no memory for the heap.
+/// that do not go together, no memory for the heap, or a file or socket of an instrument that cannot be had.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hw_heap_new(
     vm: *const hw_vm,
@@ -138,25 +145,37 @@ pub unsafe extern "C" fn hw_heap_new(
         let (out, options) = unsafe { (given_mut(out, "out")?, options.as_ref()) };
         *out = ptr::null_mut();
         let vm = check(vm)?;
-        let options = options.map(|o| o.0.clone()).unwrap_or_default();
+        let defaults = hw_options::default();
+        let options = options.unwrap_or(&defaults);
         let heap = if vm.flags & HW_OBJECT_MAP != 0 {
-            AnyHeap::Mapped(
-                Heap::<CVm<true>>::builder()
-                    .options(options)
-                    .listener(Box::new(Findings(vm)))
-                    .build(CVm(vm))?,
-            )
+            let (heap, watching) = build::<true>(vm, options)?;
+            hw_heap(AnyHeap::Mapped(heap), watching)
         } else {
-            AnyHeap::Plain(
-                Heap::<CVm<false>>::builder()
-                    .options(options)
-                    .listener(Box::new(Findings(vm)))
-                    .build(CVm(vm))?,
-            )
+            let (heap, watching) = build::<false>(vm, options)?;
+            hw_heap(AnyHeap::Plain(heap), watching)
         };
-        *out = HEAPS.add(Box::into_raw(Box::new(hw_heap(heap))));
+        *out = HEAPS.add(Box::into_raw(Box::new(heap)));
         Ok(())
     })
+}
+
+/// A heap, and what watches it until that is dropped.
+fn build<const MAP: bool>(
+    vm: hw_vm,
+    options: &hw_options,
+) -> Result<(Heap<CVm<MAP>>, Box<dyn fmt::Debug>), Failure> {
+    let program = std::env::current_exe().unwrap_or_default();
+    let instruments =
+        Instruments::begin(&options.wanted, &program.to_string_lossy(), &options.heap)?;
+    let mut builder = Heap::<CVm<MAP>>::builder()
+        .options(options.heap.clone())
+        .listener(Box::new((Findings(vm), instruments.listener())));
+    if let Some(sampler) = instruments.sampler() {
+        builder = builder.sampler(sampler);
+    }
+    let heap = builder.build(CVm(vm))?;
+    let watching = instruments.watch(&heap)?;
+    Ok((heap, Box::new(watching)))
 }
 
 /// Gives a heap back. `HW_GONE` if it was given back before.
@@ -186,7 +205,7 @@ pub struct hw_usage {
     pub external_bytes: usize,
     /// What went back to the system so far.
     pub returned_bytes: usize,
-    /// Handed to threads that have detached.
+    /// Handed to mutators since the heap was made, in the units in which they take memory.
     pub allocated_bytes: u64,
     /// Collections.
     pub collections: u64,

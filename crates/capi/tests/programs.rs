@@ -146,6 +146,51 @@ fn a_program_dumps_its_heap() {
     }
 }
 
+/// The instruments write what they are to write, a heap that listens answers, and the child of a fork leaves all of it to its parent.
+#[test]
+fn a_program_has_its_heaps_watched() {
+    for (kind, program) in programs("tests/watch.c", "watch").into_iter().enumerate() {
+        // Paths of sockets are short.
+        let folder = std::env::temp_dir().join(format!("hw-watch-{kind}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        let files = ["log", "record", "socket", "samples", "full.hprof"].map(|f| folder.join(f));
+        let done = run(Command::new(program)
+            .args(&files)
+            .env("HEAPWRIGHT_LISTEN", folder.join("other"))
+            .env("HEAPWRIGHT_RECORD", folder.join("other-record")));
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "0 failures\n");
+        let lines = |file: &Path| {
+            let text = fs::read_to_string(file).unwrap();
+            text.lines()
+                .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap())
+                .collect::<Vec<_>>()
+        };
+        let log = lines(&files[0]);
+        assert!(log.len() >= 3 && log.iter().all(|l| l["kind"] == "full"));
+        let record = lines(&files[1]);
+        let of = |kind: &str| record.iter().filter(|l| l["type"] == kind).count();
+        // The child's collection is in the log, which both write, and not in the recording.
+        assert_eq!(
+            (of("begin"), of("collection"), of("end")),
+            (1, log.len() - 1, 1)
+        );
+        assert!(of("map") > 0 && of("out_of_memory") > 0);
+        let classes: Vec<_> = record.iter().filter(|l| l["type"] == "class").collect();
+        assert_eq!(classes.len(), 1, "what lived at the end: {classes:?}");
+        assert_eq!(
+            (&classes[0]["bytes"], &classes[0]["objects"]),
+            (&16.into(), &10.into())
+        );
+        assert!(fs::metadata(&files[3]).unwrap().len() > 1000);
+        let full = dumps::Hprof::parse(&fs::read(&files[4]).unwrap()).census();
+        assert!(full.values().next().unwrap().0 > 10_000);
+        // Two heaps had it, one after the other.
+        assert_eq!(lines(&folder.join("other-record")).len(), 4);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
 /// What the example prints for each of its two heaps.
 const VALUES: [&str; 7] = [
     "<closure>",

@@ -89,6 +89,10 @@ pub(crate) enum Action {
     Report(Report),
     /// Watch the heap of a process that listens
     Top(Top),
+    /// Have a process that listens write a heap dump
+    Dump(crate::live::Dump),
+    /// Make a profile for pprof of the samples that a program wrote
+    Profile(crate::profile::Convert),
     /// Show a heap block by block: of a process that listens, or of a recording
     Map(Map),
     /// Put this command and its libgc.so.1 under a directory, beside the system's

@@ -1,4 +1,4 @@
-//! `heapwright run --listen`: the program answers `heapwright top` and `heapwright map`.
+//! `heapwright run --listen` and `heapwright bench --listen`: the program answers `heapwright top` and `heapwright map`.
 
 use crate::refusal::Refusal;
 use clap::Args;
@@ -11,9 +11,9 @@ use std::path::PathBuf;
 /// The longest path of a socket.
 const LONGEST: usize = 107;
 
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Listen {
-    /// Let the program answer `heapwright top` and `heapwright map`, over a socket for this user only; PATH is where, with %p for the
+    /// Let the program, or each run, answer `heapwright top` and `heapwright map`, over a socket for this user only; PATH is where, with %p for the
     /// process's number
     #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
     listen: Option<PathBuf>,
@@ -22,13 +22,18 @@ pub(crate) struct Listen {
 impl Listen {
     /// What the library is told, after a look whether a socket can be there.
     pub(crate) fn variable(&self) -> Result<Option<(String, OsString)>, Refusal> {
+        let value = self.value()?;
+        Ok(value.map(|value| (format!("{ENV_PREFIX}LISTEN"), value)))
+    }
+
+    /// Where it is to listen, as the variable says it.
+    pub(crate) fn value(&self) -> Result<Option<OsString>, Refusal> {
         let Some(listen) = &self.listen else {
             return Ok(None);
         };
-        let name = format!("{ENV_PREFIX}LISTEN");
         if listen.as_os_str() == "1" {
             directory().map_err(|e| Refusal::usage(format!("--listen: {e}")))?;
-            return Ok(Some((name, "1".into())));
+            return Ok(Some("1".into()));
         }
         let wrong = |e: &str| Refusal::usage(format!("--listen={}: {e}", listen.display()));
         let path = std::path::absolute(listen).map_err(|e| wrong(&e.to_string()))?;
@@ -40,6 +45,6 @@ impl Listen {
         if !path.parent().is_some_and(|p| p.is_dir()) {
             return Err(wrong("there is no such directory"));
         }
-        Ok(Some((name, path.into_os_string())))
+        Ok(Some(path.into_os_string()))
     }
 }

@@ -51,6 +51,8 @@ fn main() -> ExitCode {
         args::Action::Compare(compare) => compare::run(&compare),
         args::Action::Report(report) => reports::run(&report),
         args::Action::Top(top) => live::top(&top),
+        args::Action::Dump(dump) => live::dump(&dump),
+        args::Action::Profile(convert) => profile::convert(&convert),
         args::Action::Map(map) => map::run(&map),
         args::Action::Install(install) => install::install(&install),
         args::Action::Uninstall(uninstall) => install::uninstall(&uninstall),

@@ -1,9 +1,11 @@
 //! What goes to stdout and to files.
 
 use crate::refusal::Refusal;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -32,6 +34,15 @@ pub(crate) fn json(value: &impl serde::Serialize, indented: bool) -> Result<Stri
     };
     text.map(|t| t + "\n")
         .map_err(|e| Refusal::ours(e.to_string()))
+}
+
+/// A path for variables in which `%p` is replaced: here nothing is.
+pub(crate) fn literal(path: &Path) -> OsString {
+    let mut name = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        name.extend(std::iter::repeat_n(*byte, 1 + usize::from(*byte == b'%')));
+    }
+    OsString::from_vec(name)
 }
 
 /// A file that cannot be written is said at once. One that is there keeps its contents until there are new ones.

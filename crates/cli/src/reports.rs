@@ -11,7 +11,6 @@ use clap::Args;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::BufWriter;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -83,15 +82,9 @@ impl Recordings {
 
     /// For the environment: a percent sign in the name means itself.
     pub(crate) fn pattern(&self) -> OsString {
-        let mut pattern = Vec::new();
-        for byte in self.stem.as_os_str().as_bytes() {
-            pattern.push(*byte);
-            if *byte == b'%' {
-                pattern.push(b'%');
-            }
-        }
-        pattern.extend(b".%p");
-        OsString::from_vec(pattern)
+        let mut pattern = output::literal(&self.stem);
+        pattern.push(".%p");
+        pattern
     }
 
     /// Reads what the program left and makes what is wanted of it; what could not be made.

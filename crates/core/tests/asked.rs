@@ -74,6 +74,24 @@ fn nothing_happens_while_another_thread_looks() {
     }
 }
 
+#[test]
+fn what_is_allocated_is_known_while_it_is() {
+    for plan in COLLECTING {
+        let heap = heap(plan, &[("max", "64m")]);
+        let mut mutator = heap.attach(vec![0]).unwrap();
+        for round in 1..=4 {
+            for _ in 0..1000 {
+                push(&mut mutator, 0, 99).unwrap();
+            }
+            mutator.thread()[0] = 0;
+            let (known, really) = (heap.usage().allocated_bytes, round * 800_000);
+            let block = 32 << 10;
+            assert!((really..really * 6).contains(&known), "{plan}: {known}");
+            assert!(plan == PlanName::PageProtect || known < really + really / 8 + 2 * block);
+        }
+    }
+}
+
 /// What survives its first collection is told as promoted, whether it is moved or not.
 #[test]
 fn what_becomes_old_is_counted() {

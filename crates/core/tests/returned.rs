@@ -111,23 +111,28 @@ fn by_itself_in_every_plan(way: Way) {
                 .saturating_sub(limits::resident_bytes())
         };
         let mut took = None;
-        while begin.elapsed() < Duration::from_secs(5) {
+        let returned = |heap: &Heap<Lists>| heap.usage().returned_bytes > DROPPED / 10 * 8;
+        // On a machine that is busy with other things it takes longer than the two seconds that are said below.
+        while begin.elapsed() < Duration::from_secs(60) {
             if took.is_none() && gone() >= all / 10 * 8 {
                 took = Some(begin.elapsed());
+            }
+            if took.is_some() && heaps.iter().all(returned) {
+                break;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         let gone = gone();
         over.store(true, Ordering::Relaxed);
         eprintln!(
-            "{way:?}: {} of {} MiB that died went back in 5 s; 80 % after {took:?}",
+            "{way:?}: {} of {} MiB that died went back in {:?}; 80 % after {took:?}",
             gone / MIB,
-            all / MIB
+            all / MIB,
+            begin.elapsed()
         );
         assert!(gone >= all / 10 * 8, "{way:?}: {gone} of {all}");
         for (heap, plan) in heaps.iter().zip(&plans) {
-            let usage = heap.usage();
-            assert!(usage.returned_bytes > DROPPED / 10 * 8, "{plan}: {usage:?}");
+            assert!(returned(heap), "{plan}: {:?}", heap.usage());
         }
     });
 }
@@ -176,7 +181,7 @@ fn threads() -> usize {
 fn wait(what: &str, mut until: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !until() {
-        assert!(begin.elapsed() < Duration::from_secs(30), "{what}");
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

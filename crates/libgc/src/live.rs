@@ -115,10 +115,8 @@ pub(crate) fn after_fork_child() {
     };
     // What else belongs to the parent is not touched: its thread may have been anywhere.
     LIVE.store(ptr::null_mut(), Ordering::Release);
-    live.server.descriptors().each(|fd| {
-        // SAFETY: a descriptor that this library opened, and that nobody uses in this process.
-        unsafe { libc::close(fd) };
-    });
+    // SAFETY: as the function says; the server is leaked.
+    unsafe { live.server.descriptors().close() };
 }
 
 extern "C" fn at_exit() {

@@ -5,6 +5,7 @@
 //! does not fit on a full disk is lost, and the program goes on. Lines are put together on the stack ([`mod@line`]), so that this serves
 //! heaps under programs whose own `malloc` is a heap of ours, too. System calls are made directly: errno stays as it is.
 //!
+//! - [`instruments`]: all of them together, for a heap that is embedded.
 //! - [`log`]: one line for each collection, for people and scripts. `docs/observing.md` has its grammar.
 //! - [`profile`]: which objects are allocated where, sampled. `docs/profiling.md` says what is made of it.
 //! - [`record`]: everything, as JSON, a line for each event. The `heapwright` command makes reports, timelines and summaries of it.
@@ -15,6 +16,7 @@
 #![deny(unsafe_code)]
 
 pub mod dump;
+pub mod instruments;
 pub mod line;
 pub mod live;
 pub mod log;
@@ -25,6 +27,7 @@ pub mod record;
 pub mod sink;
 pub mod sizes;
 
+pub use instruments::{InstrumentError, Instruments, Wanted, Watching};
 pub use record::Recorder;
 pub use sink::Sink;
 pub use sizes::Sizes;

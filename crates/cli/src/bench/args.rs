@@ -3,6 +3,7 @@
 use super::observe::Wanted;
 use super::request::{Heap, Load, Request, TOUR, find_plan, find_workload};
 use crate::dump;
+use crate::listen::Listen;
 use crate::profile::ProfileArgs;
 use crate::refusal::Refusal;
 use clap::{Args, ValueEnum};
@@ -45,6 +46,7 @@ Examples:
   heapwright bench churn --iterations 5 --json        five runs of each plan, as JSON
   heapwright bench --heap 1.5x,2x,4x --report out.html the tour as a page with charts
   heapwright bench lru --plan immix --trace out.json  a timeline of one run
+  heapwright bench lru --plan immix --listen          and `heapwright top` while it runs
   heapwright bench gcbench --plan immix --heap 256m --dump heap.hprof
                                                       what is in the heap at the end
   heapwright bench strings --plan immix --profile out.pb.gz
@@ -125,6 +127,8 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "stderr")]
     log: Option<String>,
     #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
     pub(super) profile: ProfileArgs,
     /// One line of JSON for each run instead of the table
     #[arg(long)]
@@ -172,6 +176,7 @@ impl Bench {
                 trace: self.trace.clone(),
                 record: self.record.clone(),
                 log: self.log.clone(),
+                listen: self.listen.value()?.map(PathBuf::from),
             },
         };
         if let Some(file) = &request.dump {

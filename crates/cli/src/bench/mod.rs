@@ -139,6 +139,7 @@ impl Session {
                                 profile: self.profile.clone(),
                                 record: self.observer.file(load, plan, &sized, iteration),
                                 log: self.observer.log(),
+                                listen: self.observer.listen(),
                                 ..self.request.spec(load, plan, sized.bytes)
                             };
                             let report = self.runner.run(&spec, self.request.timeout)?;

@@ -25,6 +25,7 @@ pub(crate) struct Wanted {
     pub(crate) trace: Option<PathBuf>,
     pub(crate) record: Option<PathBuf>,
     pub(crate) log: Option<String>,
+    pub(crate) listen: Option<PathBuf>,
 }
 
 /// Where runs are recorded, and what comes of it.
@@ -98,8 +99,13 @@ impl Observer {
         Some(format!(
             "{}={}",
             words.trim_end_matches('='),
-            file.display()
+            output::literal(&file).display()
         ))
+    }
+
+    /// Where runs are to listen.
+    pub(crate) fn listen(&self) -> Option<PathBuf> {
+        self.wanted.listen.clone()
     }
 
     fn log_file(&self) -> Option<PathBuf> {
@@ -119,7 +125,7 @@ impl Observer {
         }
     }
 
-    /// Where a run is to be recorded: the first of each kind.
+    /// Where a run is to be recorded: the first of each kind. A name in which nothing is replaced.
     pub(crate) fn file(
         &mut self,
         load: &Load,
@@ -139,8 +145,9 @@ impl Observer {
         let file = directory.join(format!("{name}.jsonl"));
         // It is appended to.
         let _ = fs::remove_file(&file);
-        self.recordings.push((name, file.clone()));
-        Some(file)
+        let literal = output::literal(&file).into();
+        self.recordings.push((name, file));
+        Some(literal)
     }
 
     /// The medians of a workload in a heap.

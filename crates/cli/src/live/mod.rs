@@ -1,8 +1,10 @@
 //! Processes that listen: which there are, and what they answer. `heapwright_observe::live` is the other end.
 
+mod dump;
 mod screen;
 mod top;
 
+pub(crate) use dump::{Dump, run as dump};
 pub(crate) use top::{Top, run as top};
 
 use crate::refusal::Refusal;
@@ -203,6 +205,12 @@ impl Connection {
             "process {process} ({}) does not listen: {HOW}",
             program_of(process)
         )))
+    }
+
+    /// What is asked next may take as long as it wants.
+    pub(crate) fn be_patient(&self) -> Result<(), Refusal> {
+        let set = self.stream.get_ref().set_read_timeout(None);
+        set.map_err(|e| Refusal::ours(format!("{}: {e}", self.name)))
     }
 
     /// The answer to a request: a line of JSON. `None`: the process has ended, or hung up.

@@ -8,6 +8,7 @@ mod proto;
 mod raw;
 mod symbols;
 
+use crate::output;
 use crate::refusal::Refusal;
 use crate::summary::StatsDirectory;
 use flate2::Compression;
@@ -15,11 +16,12 @@ use flate2::write::GzEncoder;
 use heapwright::options::size;
 use heapwright_observe::profile::{DEFAULT_RATE_BYTES, Request};
 use prost::Message;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 /// What `--profile` and `--profile-rate` ask for.
 #[derive(clap::Args, Debug)]
@@ -96,13 +98,9 @@ pub(crate) struct Target {
 impl Target {
     /// What the library under the program is to do: the value of its variable `HEAPWRIGHT_PROFILE`.
     pub(crate) fn request(&self) -> OsString {
-        let mut value = Vec::new();
-        for byte in self.raw.as_os_str().as_bytes() {
-            // A percent sign begins what is replaced.
-            value.extend(std::iter::repeat_n(*byte, 1 + usize::from(*byte == b'%')));
-        }
-        value.extend(format!(",rate={}", self.rate).bytes());
-        OsString::from_vec(value)
+        let mut value = output::literal(&self.raw);
+        value.push(format!(",rate={}", self.rate));
+        value
     }
 
     /// Writes the profile: what is to be said of it. `command`: what was run.
@@ -121,11 +119,9 @@ impl Target {
             Err(e) => return Err(failed("was not made", &e)),
         };
         let processes = raw::read(&raw).map_err(|e| failed("was not made", &e))?;
-        let (profile, totals) = build::build(&processes, command);
-        let mut zip = GzEncoder::new(Vec::new(), Compression::default());
-        zip.write_all(&profile.encode_to_vec())
-            .and_then(|()| zip.finish())
-            .and_then(|bytes| self.put(&bytes))
+        let (bytes, totals) =
+            zipped(&processes, command).map_err(|e| failed("was not made", &e))?;
+        self.put(&bytes)
             .map_err(|e| failed(&format!("cannot be written to {}", self.path.display()), &e))?;
         self.written = true;
         Ok(text(&totals, &self.path))
@@ -161,6 +157,55 @@ impl Drop for Target {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// A profile in pprof's format, and what is in it.
+fn zipped(
+    processes: &BTreeMap<u64, raw::Process>,
+    command: &str,
+) -> io::Result<(Vec<u8>, build::Totals)> {
+    let (profile, totals) = build::build(processes, command);
+    let mut zip = GzEncoder::new(Vec::new(), Compression::default());
+    zip.write_all(&profile.encode_to_vec())?;
+    Ok((zip.finish()?, totals))
+}
+
+const EXAMPLES: &str = "\
+Samples are what HEAPWRIGHT_PROFILE=FILE has a program write, one that has a heap of ours embedded, too, and one that was killed. Names are looked \
+up in the files of programs and libraries: make the profile on the machine on which they are.
+
+Examples:
+  HEAPWRIGHT_PROFILE=samples ./server
+  heapwright profile samples out.pb.gz
+  go tool pprof -top out.pb.gz";
+
+/// The command line of `heapwright profile`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Convert {
+    /// What the program wrote
+    #[arg(value_name = "SAMPLES")]
+    samples: PathBuf,
+    /// Where the profile for pprof goes (gzip)
+    #[arg(value_name = "PROFILE")]
+    to: PathBuf,
+}
+
+/// Carries out `heapwright profile`.
+pub(crate) fn convert(convert: &Convert) -> Result<ExitCode, Refusal> {
+    let (from, to) = (&convert.samples, &convert.to);
+    output::writable(to)?;
+    let wrong = |e: &dyn std::fmt::Display| Refusal::usage(format!("{}: {e}", from.display()));
+    let raw = fs::read(from).map_err(|e| wrong(&e))?;
+    let processes = raw::read(&raw).map_err(|e| wrong(&e))?;
+    if processes.is_empty() {
+        return Err(wrong(
+            &"that is not what HEAPWRIGHT_PROFILE has a program write",
+        ));
+    }
+    let (bytes, totals) = zipped(&processes, "").map_err(|e| Refusal::ours(e.to_string()))?;
+    output::write_file(to, &bytes)?;
+    output::put(&format!("{}\n", text(&totals, to)))
 }
 
 fn text(totals: &build::Totals, path: &Path) -> String {

@@ -35,8 +35,6 @@ pub struct Local<V: Vm> {
     pub(crate) log: Vec<usize>,
     /// The log could not grow: the next collection is to be a full one.
     pub(crate) log_lost: bool,
-    /// Bytes handed to this mutator's regions and runs.
-    pub(crate) allocated: u64,
     /// Allocations left until the option `stress` collects.
     pub(crate) stress: usize,
     pub(crate) yields: Yields,

@@ -20,7 +20,9 @@ mod request;
 mod words;
 
 pub use file::{DumpFile, expand};
-pub use objects::{Objects, dump_heap, dump_heap_as, sizes_of};
+pub use objects::{
+    Objects, dump_heap, dump_heap_as, dump_heap_from_outside, sizes_if_quiet, sizes_of,
+};
 pub use request::{Request, When, WrongRequest};
 pub use words::{Cells, KindName};
 
@@ -100,6 +102,8 @@ pub enum DumpError {
     NotAll,
     /// The name of the file says no format.
     Format(UnknownFormat),
+    /// The thread is in the middle of a collection of the heap.
+    InCollection,
 }
 
 impl fmt::Display for DumpError {
@@ -111,6 +115,7 @@ impl fmt::Display for DumpError {
                 "a heap without an object map knows only the objects that can be reached",
             ),
             Self::Format(e) => e.fmt(f),
+            Self::InCollection => f.write_str("the heap cannot be dumped by who collects it"),
         }
     }
 }

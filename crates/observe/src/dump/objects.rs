@@ -3,7 +3,7 @@
 use super::graph::{Graph, reference};
 use super::{DumpError, DumpFile, Extent, Format, Node, RootKind, Source, Written, write};
 use crate::sizes::Sizes;
-use heapwright::{Frozen, Living, Mutator, RootOrigin, TypeId, Vm};
+use heapwright::{Frozen, Heap, Living, Mutator, RootOrigin, TypeId, Vm};
 use std::path::Path;
 
 /// A [`heapwright::Heap`] whose world is stopped: [`heapwright::Mutator::freeze`].
@@ -110,16 +110,26 @@ pub fn dump_heap<V: Vm>(
 /// # Errors
 /// If there is no memory for the walk, or the heap does not know its objects.
 pub fn sizes_of<V: Vm>(mutator: &mut Mutator<V>, extent: Extent) -> Result<Sizes, DumpError> {
-    mutator.freeze(|frozen| {
-        let mut source = Objects::new(frozen);
-        let graph = Graph::of(&mut source, extent)?;
-        let mut sizes = Sizes::default();
-        graph.for_each(|object| {
-            sizes.add(graph.source().node(object).bytes, 1);
-            true
-        });
-        Ok(sizes)
-    })
+    mutator.freeze(|frozen| sizes(frozen, extent))
+}
+
+/// The same of what can be reached, by any thread, if no mutator is inside of the heap; else `None`.
+///
+/// # Errors
+/// As [`sizes_of`].
+pub fn sizes_if_quiet<V: Vm>(heap: &Heap<V>) -> Option<Result<Sizes, DumpError>> {
+    heap.freeze_if_quiet(|frozen| sizes(frozen, Extent::Reachable))
+}
+
+fn sizes<V: Vm>(frozen: &mut Frozen<'_, V>, extent: Extent) -> Result<Sizes, DumpError> {
+    let mut source = Objects::new(frozen);
+    let graph = Graph::of(&mut source, extent)?;
+    let mut sizes = Sizes::default();
+    graph.for_each(|object| {
+        sizes.add(graph.source().node(object).bytes, 1);
+        true
+    });
+    Ok(sizes)
 }
 
 /// The same in a format, whatever the file's name says.
@@ -135,6 +145,24 @@ pub fn dump_heap_as<V: Vm>(
     let mut file = DumpFile::create(path)?;
     let written =
         mutator.freeze(|frozen| write(&mut Objects::new(frozen), extent, format, file.file()))?;
+    file.finish()?;
+    Ok(written)
+}
+
+/// As [`dump_heap`], by a thread that has no mutator inside of the heap: with one it would wait for itself.
+///
+/// # Errors
+/// As [`dump_heap`], and in the middle of a collection of the heap.
+pub fn dump_heap_from_outside<V: Vm>(
+    heap: &Heap<V>,
+    path: &Path,
+    extent: Extent,
+) -> Result<Written, DumpError> {
+    let format = Format::of(path)?;
+    let mut file = DumpFile::create(path)?;
+    let written = heap
+        .freeze(|frozen| write(&mut Objects::new(frozen), extent, format, file.file()))
+        .ok_or(DumpError::InCollection)??;
     file.finish()?;
     Ok(written)
 }

@@ -2,8 +2,8 @@
 
 use crate::out::Out;
 use crate::picture::Ages;
-use core::sync::atomic::{AtomicU64, Ordering};
-use heapwright::{Cause, CollectionStats, Event, HeapMap, Listener};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use heapwright::{Cause, CollectionStats, Event, ForkStep, HeapMap, Listener};
 use heapwright_os::{clock, limits};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -24,6 +24,8 @@ pub struct History {
     ages: Mutex<Option<Ages>>,
     returned: AtomicU64,
     out_of_memory: AtomicU64,
+    /// This is the child of a fork, in which nobody asks.
+    off: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -112,6 +114,7 @@ impl History {
             ages: Mutex::new(Ages::new().ok()),
             returned: AtomicU64::new(0),
             out_of_memory: AtomicU64::new(0),
+            off: AtomicBool::new(false),
         }
     }
 
@@ -217,6 +220,9 @@ impl History {
 
 impl Listener for History {
     fn event(&self, event: Event<'_>) {
+        if self.off.load(Ordering::Relaxed) {
+            return;
+        }
         match event {
             Event::Collected(stats) => {
                 self.returned
@@ -237,7 +243,14 @@ impl Listener for History {
     }
 
     fn wants_map(&self) -> bool {
-        true
+        !self.off.load(Ordering::Relaxed)
+    }
+
+    fn fork(&self, step: ForkStep) {
+        // The thread that answers may have had one of the locks.
+        if step == ForkStep::Child {
+            self.off.store(true, Ordering::Relaxed);
+        }
     }
 }
 

@@ -7,13 +7,16 @@ use super::place::{is_alive, is_our_socket};
 use super::{History, Source};
 use crate::picture::Painter;
 use core::array;
+use core::mem;
 use core::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use core::time::Duration;
+use heapwright::ForkStep;
 use heapwright_os::RawLock;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, getpid};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -54,13 +57,21 @@ impl Descriptors {
         self.lock.unlock();
     }
 
-    /// The numbers. In the child of a fork before which [`Descriptors::lock`] was called, they are to be closed.
-    pub fn each(&self, visit: impl FnMut(i32)) {
-        self.all
-            .iter()
-            .map(|d| d.load(Ordering::Relaxed))
-            .filter(|d| *d >= 0)
-            .for_each(visit);
+    /// After it, in the child: closes them all.
+    ///
+    /// # Safety
+    /// The process is the child of a fork, and nobody uses the server any more, not even to drop it. Before the fork [`Descriptors::lock`]
+    /// was called, else some may stay open.
+    #[allow(unsafe_code, reason = "numbers of descriptors are closed here only")]
+    pub unsafe fn close(&self) {
+        for descriptor in &self.all {
+            let number = descriptor.swap(-1, Ordering::Relaxed);
+            if number >= 0 {
+                // SAFETY: the server opened it, and it is open: who closes one takes it out of the list before. Nobody else closes it in
+                // this process: the caller's promise.
+                unsafe { rustix::io::close(number) };
+            }
+        }
     }
 
     fn set(&self, index: usize, fd: Option<&OwnedFd>) {
@@ -88,6 +99,8 @@ pub struct Server {
     wake: OwnedFd,
     stop: AtomicBool,
     descriptors: Descriptors,
+    /// Who serves. A child of a fork does not.
+    process: Pid,
 }
 
 /// The server's own, while it serves.
@@ -129,6 +142,7 @@ impl Server {
             wake,
             stop: AtomicBool::new(false),
             descriptors,
+            process: getpid(),
         })
     }
 
@@ -142,6 +156,30 @@ impl Server {
     #[must_use]
     pub fn descriptors(&self) -> &Descriptors {
         &self.descriptors
+    }
+
+    /// For the listener of a heap that forks to pass on ([`heapwright::Listener::fork`]): the child closes what it inherited.
+    pub fn fork(self: &Arc<Self>, step: ForkStep) {
+        match step {
+            ForkStep::Before => self.descriptors.lock(),
+            ForkStep::Parent => self.descriptors.unlock(),
+            ForkStep::Child => self.close_in_child(),
+        }
+    }
+
+    #[allow(unsafe_code, reason = "one block")]
+    fn close_in_child(self: &Arc<Self>) {
+        if self.is_ours() {
+            return;
+        }
+        // It is never dropped.
+        mem::forget(Arc::clone(self));
+        // SAFETY: this is another process than the server's, so a child of it that has no such thread; and nobody drops the server.
+        unsafe { self.descriptors.close() };
+    }
+
+    fn is_ours(&self) -> bool {
+        self.process == getpid()
     }
 
     /// Removes the socket's file, so that nobody connects any more. At the end of the process that opened it.
@@ -374,16 +412,15 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Listens at a path, and answers for a heap that has `history` as its listener. The thread has the calling thread's signal mask.
+    /// Answers for a heap that has `history` as its listener. The thread has the calling thread's signal mask.
     ///
     /// # Errors
-    /// As [`Server::open`], or if no thread can be started.
+    /// If no thread can be started: the socket is gone then.
     pub fn start(
-        path: &Path,
+        server: Arc<Server>,
         history: Arc<History>,
         source: impl Source + 'static,
     ) -> io::Result<Self> {
-        let server = Arc::new(Server::open(path)?);
         let own = Arc::clone(&server);
         let thread = thread::Builder::new()
             .name("heapwright-live".to_owned())
@@ -398,10 +435,16 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        if !self.server.is_ours() {
+            // The child of a fork has no such thread.
+            mem::forget(thread);
+            return;
+        }
         self.server.remove();
         self.server.stop();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        let _ = thread.join();
     }
 }

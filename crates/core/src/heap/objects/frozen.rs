@@ -109,6 +109,32 @@ impl<V: Vm> Heap<V> {
         let inner = &self.0;
         (!inner.is_collecting_here()).then(|| freeze(inner, false, look))
     }
+
+    /// As [`Heap::freeze`], if no mutator is inside of the heap and nobody collects; else None, at once. Any thread.
+    ///
+    /// ```
+    /// use heapwright::example::Pairs;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let heap = Pairs::heap("immix")?;
+    /// let mut mutator = heap.attach(Vec::new())?;
+    /// let used = || heap.freeze_if_quiet(|frozen| frozen.range().1);
+    /// assert_eq!(used(), None);
+    /// assert!(mutator.outside(used).is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn freeze_if_quiet<R>(&self, look: impl FnOnce(&mut Frozen<'_, V>) -> R) -> Option<R> {
+        let inner = &self.0;
+        let seen = inner.gate.try_close().then(|| {
+            inner.with_gate_closed(false, || {
+                // SAFETY: called by the one who closed the gate.
+                unsafe { inner.make_countable() };
+                shown(|| look(&mut Frozen { inner }))
+            })
+        });
+        seen.map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+    }
 }
 
 /// `inside`: the calling thread has a mutator that is.
@@ -121,16 +147,7 @@ fn freeze<V: Vm, R>(
     loop {
         let seen = inner.stopped(inside, || {
             // SAFETY: called by the one who closed the gate.
-            unsafe {
-                inner.locals.each(|local| {
-                    if !is_on(Bug::FrozenRunsKept) {
-                        mutator::retire_runs(&inner.space, local);
-                    }
-                    if !is_on(Bug::FrozenRegisteredForgotten) {
-                        inner.references.adopt(&mut local.registered);
-                    }
-                });
-            }
+            unsafe { inner.make_countable() };
             look.take()
                 .map(|look| shown(|| look(&mut Frozen { inner })))
         });
@@ -294,6 +311,24 @@ impl<V: Vm> Frozen<'_, V> {
 }
 
 impl<V: Vm> Inner<V> {
+    /// Has the heap know of all objects and references that mutators have for themselves.
+    ///
+    /// # Safety
+    /// The world is stopped by the calling thread.
+    unsafe fn make_countable(&self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.locals.each(|local| {
+                if !is_on(Bug::FrozenRunsKept) {
+                    mutator::retire_runs(&self.space, local);
+                }
+                if !is_on(Bug::FrozenRegisteredForgotten) {
+                    self.references.adopt(&mut local.registered);
+                }
+            });
+        }
+    }
+
     /// May an object be there?
     fn has(&self, address: usize) -> bool {
         address.is_multiple_of(8) && self.space.in_use(address)

@@ -167,7 +167,7 @@ struct Inner<V: Vm> {
     /// mutators run began before what dies meanwhile.
     traces: AtomicU64,
     traced: AtomicU64,
-    /// Of mutators that have ended.
+    /// Bytes that were handed to mutators.
     allocated: AtomicU64,
     _memory: builder::Memory,
 }
@@ -483,9 +483,13 @@ impl<V: Vm> Inner<V> {
             self.locals.interrupt(true);
         };
         self.yields.point();
-        if !self.gate.close(inside, &raise) {
-            return None;
-        }
+        self.gate
+            .close(inside, &raise)
+            .then(|| self.with_gate_closed(inside, steps))
+    }
+
+    /// Runs `steps` and opens the gate, which the calling thread has closed.
+    fn with_gate_closed<R>(&self, inside: bool, steps: impl FnOnce() -> R) -> R {
         self.stopper.store(current_thread(), Ordering::Relaxed);
         self.yields.point();
         let result = steps();
@@ -495,7 +499,7 @@ impl<V: Vm> Inner<V> {
         self.tending.lower(&self.locals);
         self.gate.open(inside);
         self.yields.point();
-        Some(result)
+        result
     }
 
     /// Visits every object, with the world stopped by the calling thread, which is inside of the heap. False: another thread
@@ -610,8 +614,7 @@ impl<V: Vm> Inner<V> {
         clocks.spent.collector_ns += took;
         clocks.spent.full_ns = took;
         if full {
-            // SAFETY: called by the one who closed the gate.
-            let allocated = unsafe { self.allocated_until_now() };
+            let allocated = self.allocated.load(Ordering::Relaxed);
             clocks.spent.allocated_bytes = allocated.saturating_sub(clocks.allocated);
             clocks.allocated = allocated;
             self.tending.collected_all(took, completed);
@@ -657,15 +660,9 @@ impl<V: Vm> Inner<V> {
         stats
     }
 
-    /// All bytes that mutators were ever handed.
-    ///
-    /// # Safety
-    /// The world is stopped, and the caller is the one who collects.
-    unsafe fn allocated_until_now(&self) -> u64 {
-        let mut allocated = self.allocated.load(Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { self.locals.each(|local| allocated += local.allocated) };
-        allocated
+    /// A mutator was handed so many bytes.
+    fn handed(&self, bytes: usize) {
+        self.allocated.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Keeps what a mutator remembered that ends.
@@ -725,7 +722,6 @@ impl<V: Vm> Inner<V> {
             runs: Some(Box::default()),
             log: Vec::new(),
             log_lost: false,
-            allocated: 0,
             stress: self.options.stress,
             yields: Yields::new(self.options.yields, 128 + self.locals.count()),
             owner: current_thread(),

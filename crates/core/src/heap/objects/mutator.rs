@@ -416,7 +416,7 @@ impl<V: Vm> Mutator<V> {
             let holes = inner.space.fill_hole(region, policy, bytes);
             if holes {
                 cut(region, sampling);
-                local.allocated += BLOCK_BYTES as u64;
+                inner.handed(BLOCK_BYTES);
                 inner.tending.took(1);
                 continue;
             }
@@ -433,7 +433,7 @@ impl<V: Vm> Mutator<V> {
             match inner.space.fill(region, policy, bytes, hard) {
                 Ok(()) => {
                     cut(region, inner.sampler().map(|s| (s, &local.countdown)));
-                    local.allocated += BLOCK_BYTES as u64;
+                    inner.handed(BLOCK_BYTES);
                     inner.tending.took(1);
                 }
                 Err(e) => self.try_harder(e, &mut efforts)?,
@@ -507,7 +507,7 @@ impl<V: Vm> Mutator<V> {
                     let start = base + block;
                     let used = CLASSES[place.class].used as usize;
                     run.set(start, start, start + used);
-                    self.local().allocated += used as u64;
+                    inner.handed(used);
                     inner.tending.took(1);
                 }
                 Err(e) => {
@@ -542,7 +542,7 @@ impl<V: Vm> Mutator<V> {
             match object {
                 Ok(object) => {
                     let local = self.local();
-                    local.allocated += bytes as u64;
+                    inner.handed(bytes);
                     inner.tending.took(bytes / BLOCK_BYTES);
                     if let Some(sampler) = inner.sampler() {
                         inner.sample(bytes, local.countdown.object(sampler, bytes));
@@ -1094,9 +1094,6 @@ pub(super) fn end<V: Vm>(inner: &Inner<V>, local: &mut Local<V>) {
     }
     retire(&inner.space, local);
     inner.references.adopt(&mut local.registered);
-    inner
-        .allocated
-        .fetch_add(local.allocated, Ordering::Relaxed);
     // What this mutator remembered others must not forget.
     if !local.log.is_empty() || local.log_lost {
         inner.adopt_log(core::mem::take(&mut local.log), local.log_lost);

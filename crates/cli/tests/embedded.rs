@@ -1,0 +1,174 @@
+//! A heap that is embedded answers while it runs, as a program on libgc does: runs of `heapwright bench --listen`. And what is made of samples
+//! that a program wrote by itself.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod fixtures;
+
+use fixtures::{clean, err};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A directory of its own; paths of sockets are short.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("hw-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn output(arguments: &[&str]) -> Output {
+    clean().args(arguments).output().unwrap()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let done = output(arguments);
+    assert!(done.status.success(), "{arguments:?}: {}", err(&done));
+    serde_json::from_slice(&done.stdout).unwrap()
+}
+
+/// Runs that take long; it ends with the test.
+struct Bench(Child);
+
+impl Bench {
+    fn start(plan: &str, listen: &str) -> Self {
+        let child = clean()
+            .args(["bench", "binarytrees", "--plan", plan, "--heap", "512m"])
+            .args(["--scale", "100", "--workers", "1", "--json"])
+            .arg(format!("--listen={listen}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // Interrupted, it ends the run as well.
+        let process = nix::unistd::Pid::from_raw(self.0.id() as i32);
+        let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// What it says, when it does.
+fn status(socket: &str, until: impl Fn(&Value) -> bool) -> Value {
+    let begin = Instant::now();
+    loop {
+        let done = output(&["top", socket, "--json"]);
+        if done.status.success() {
+            let status = serde_json::from_slice(&done.stdout).unwrap();
+            if until(&status) {
+                return status;
+            }
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "{}", err(&done));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_run_of_bench_answers() {
+    let directory = Directory::new("answers");
+    for plan in ["genimmix", "concurrentimmix"] {
+        let socket = directory.path(plan);
+        let _bench = Bench::start(plan, &socket);
+        let first = status(&socket, |s| s["collections"].as_u64() > Some(2));
+        assert_eq!(first["plan"], plan);
+        assert!(first["program"].as_str().unwrap().contains("binarytrees"));
+        assert_eq!(first["limit_bytes"], 512 << 20);
+        for name in ["heap_bytes", "live_bytes", "allocated_bytes", "pause_ns"] {
+            assert!(first[name].as_u64() > Some(0), "{name}: {first}");
+        }
+        let allocated = first["allocated_bytes"].as_u64();
+        status(&socket, |s| s["allocated_bytes"].as_u64() > allocated);
+        let map = json(&["map", &socket, "--json"]);
+        assert!(map["blocks"].as_u64() > Some(100), "{map}");
+        let file = directory.path("heap.hprof");
+        let taken = json(&["dump", &socket, &file, "--json"]);
+        assert!(taken["pause_ns"].as_u64() > Some(0));
+        assert!(fs::read(&file).unwrap().starts_with(b"JAVA PROFILE"));
+        fs::remove_file(&file).unwrap();
+        for (file, words) in [
+            ("heap.txt", ".heapsnapshot"),
+            ("nothing/heap.hprof", "cannot be written"),
+        ] {
+            let refused = output(&["dump", &socket, &directory.path(file)]);
+            assert_eq!(refused.status.code(), Some(2));
+            assert!(err(&refused).contains(words), "{}", err(&refused));
+        }
+    }
+}
+
+#[test]
+fn a_run_that_ends_leaves_no_socket_and_one_that_cannot_listen_is_refused() {
+    let directory = Directory::new("ends");
+    let bench = |listen: &str| {
+        output(&[
+            "bench", "list", "--plan", "immix", "--heap", "64m", "--scale", "0.01", listen,
+        ])
+    };
+    let done = bench(&format!("--listen={}", directory.path("socket-%p")));
+    assert!(done.status.success(), "{}", err(&done));
+    assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 0);
+    let refused = bench(&format!("--listen={}", directory.path("nothing/socket")));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(err(&refused).contains("no such directory"));
+    // What is in the way stays.
+    let taken = directory.path("file");
+    fs::write(&taken, "text").unwrap();
+    let failed = bench(&format!("--listen={taken}"));
+    assert_eq!(failed.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&failed.stdout).into_owned();
+    assert!(said.contains("in use"), "{said}");
+    assert_eq!(fs::read_to_string(&taken).unwrap(), "text");
+}
+
+#[test]
+fn a_profile_is_made_of_samples() {
+    let directory = Directory::new("samples");
+    let (samples, to) = (directory.path("samples"), directory.path("out.pb.gz"));
+    // As a program with an embedded heap writes them; the command's own runs go the same way.
+    let spec = heapwright_bench::spec::Spec {
+        scale: 0.05,
+        profile: Some(format!("{samples},rate=16k").into()),
+        ..heapwright_bench::spec::Spec::new("binarytrees", "immix", 64 << 20)
+    };
+    let report = heapwright_bench::run(&spec);
+    assert_eq!(report.why, None);
+    let done = output(&["profile", &samples, &to]);
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(
+        done.status.success() && said.contains(" samples"),
+        "{said}{}",
+        err(&done)
+    );
+    assert!(fs::read(&to).unwrap().starts_with(&[0x1f, 0x8b]));
+    for (from, words) in [("nothing", "No such file"), ("wrong", "wrong: ")] {
+        fs::write(directory.path("wrong"), "no samples at all").unwrap();
+        let kept = fs::read(&to).unwrap();
+        let refused = output(&["profile", &directory.path(from), &to]);
+        assert_eq!(refused.status.code(), Some(2), "{}", err(&refused));
+        assert!(err(&refused).contains(words), "{}", err(&refused));
+        assert_eq!(fs::read(&to).unwrap(), kept);
+    }
+    assert!(Path::new(&samples).exists());
+}
