@@ -4,145 +4,16 @@
 
 mod fixtures;
 
-use fixtures::{Fixtures, clean, err};
+use fixtures::err;
+use fixtures::listening::{Running, Runtime, program};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
-
-fn program() -> &'static str {
-    static BUILT: OnceLock<String> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let f = Fixtures::get();
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/listens.c");
-        f.cc(&[
-            "-O1",
-            "-o",
-            "listens",
-            source,
-            "-Wl,--no-as-needed",
-            "stock/libgc.so.1",
-        ]);
-        f.path("listens")
-    })
-}
-
-/// A directory for sockets: paths of sockets are short, and tests do not see those of others.
-struct Runtime(PathBuf);
-
-impl Runtime {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("hw-{}-{name}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = clean();
-        command.env("XDG_RUNTIME_DIR", &self.0).args(arguments);
-        command
-    }
-
-    fn output(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        let done = self.output(arguments);
-        assert!(done.status.success(), "{}", err(&done));
-        serde_json::from_slice(&done.stdout).unwrap()
-    }
-
-    fn refused(&self, arguments: &[&str], words: &[&str]) {
-        let done = self.output(arguments);
-        let text = err(&done);
-        assert!(!done.status.success(), "{arguments:?}");
-        for word in words {
-            assert!(text.contains(word), "{arguments:?}: {text}");
-        }
-    }
-
-    fn sockets(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.0.join("heapwright"))
-            .into_iter()
-            .flatten();
-        entries.map(|e| e.unwrap().path()).collect()
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A program that runs and does what it is told.
-struct Running {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Running {
-    fn start(runtime: &Runtime, flags: &[&str]) -> Self {
-        let mut child = runtime
-            .command(&["run"])
-            .args(flags)
-            .args(["--", program()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut running = Self {
-            input: child.stdin.take().unwrap(),
-            output: BufReader::new(child.stdout.take().unwrap()),
-            child,
-        };
-        assert_eq!(running.line(), "ready");
-        running
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    }
-
-    /// Has it do something; what it says before it is done.
-    fn tell(&mut self, what: &str) -> Vec<String> {
-        writeln!(self.input, "{what}").unwrap();
-        let mut said = Vec::new();
-        loop {
-            match self.line() {
-                line if line == "done" => return said,
-                line if line.is_empty() => panic!("it ended"),
-                line => said.push(line),
-            }
-        }
-    }
-
-    /// It became the program, so that this is the program's number.
-    fn pid(&self) -> String {
-        self.child.id().to_string()
-    }
-
-    fn exit(mut self) {
-        writeln!(self.input, "exit").unwrap();
-        assert_eq!(self.child.wait().unwrap().code(), Some(7));
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn connect(socket: &Path) -> UnixStream {
     let stream = UnixStream::connect(socket).unwrap();

@@ -5,7 +5,7 @@ use super::{Connection, status};
 use crate::output;
 use crate::refusal::Refusal;
 use clap::Args;
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -91,7 +91,10 @@ fn watch(
         signal_hook::flag::register(signal, Arc::clone(&ended)).map_err(failed)?;
     }
     // Restores the terminal when this panics, too.
-    let mut terminal = ratatui::try_init().map_err(failed)?;
+    let mut terminal = ratatui::try_init().map_err(|e| {
+        let _ = ratatui::try_restore();
+        failed(e)
+    })?;
     let mut watching = || -> Result<End, Refusal> {
         let mut next = Instant::now() + interval;
         loop {
@@ -119,7 +122,11 @@ fn watch(
         }
     };
     let end = watching();
-    ratatui::restore();
+    let restored = terminal.show_cursor();
+    if ratatui::try_restore().and(restored).is_err() {
+        // It was hung up, and needs not be restored. What is dropped would complain of it on the same terminal, and panic.
+        std::mem::forget(terminal);
+    }
     end
 }
 

@@ -84,7 +84,7 @@ pub(crate) fn run(map: &Map) -> Result<ExitCode, Refusal> {
         return Ok(ExitCode::SUCCESS);
     }
     let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let columns = ratatui::crossterm::terminal::size().map_or(80, |(columns, _)| columns);
+    let columns = crossterm::terminal::size().map_or(80, |(columns, _)| columns);
     let columns = if io::stdout().is_terminal() {
         columns
     } else {
