@@ -5,7 +5,7 @@
 mod forks;
 mod lists;
 
-use forks::{Over, alone, end, threads, wait};
+use forks::{Over, alone, end, threads, until, wait};
 use heapwright::{
     Address, Builder, Heap, Mutator, ObjectReference, PlanName, RootVisitor, SlotVisitor, Vm,
     WordSlots, World,
@@ -242,7 +242,10 @@ fn a_child_that_only_execs_starts_no_thread() {
     for n in 0..5 {
         mutator.collect_in_background();
         mutator.outside(|| ());
-        assert!(threads("heapwright") > 1, "the parent's");
+        // A thread that was just made has not its name yet.
+        until(&mut mutator, "the parent's threads", || {
+            threads("heapwright") > 1
+        });
         // SAFETY: the child uses this mutator only.
         let pid = unsafe { mutator.fork(|| libc::fork()) }.unwrap();
         if pid == 0 {

@@ -196,7 +196,7 @@ pub fn a_gone_thread_had_remembered() {
 }
 
 /// Waits for something in a child, whose mutator goes outside and back meanwhile.
-fn until(mutator: &mut Mutator<Lists>, what: &str, done: impl Fn() -> bool) {
+pub fn until(mutator: &mut Mutator<Lists>, what: &str, done: impl Fn() -> bool) {
     let begin = Instant::now();
     while !done() {
         assert!(begin.elapsed() < Duration::from_secs(15), "{what}");
