@@ -5,6 +5,7 @@
 //! `(-1)` before that leaves it to the client, who then calls `GC_atfork_prepare`, `_parent` and `_child`.
 
 use crate::{roots, state, stop, threads};
+use core::cell::Cell;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, Ordering};
 
@@ -12,6 +13,12 @@ use core::sync::atomic::{AtomicI32, Ordering};
 static HANDLE_FORK: AtomicI32 = AtomicI32::new(1);
 /// Not 0: handlers are installed.
 static INSTALLED: AtomicI32 = AtomicI32::new(0);
+
+thread_local! {
+    /// The calling thread made the heap ready for its fork. There may have been none then, and be one when the fork is over: another thread
+    /// made it.
+    static READY: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Installs the handlers if they are wanted. Called once, when the heap is made.
 pub(crate) fn init() {
@@ -30,17 +37,20 @@ unsafe extern "C" fn prepare() {
         heap.prepare_fork();
         roots::before_fork();
         crate::live::before_fork();
+        READY.set(true);
     }
 }
 
 unsafe extern "C" fn parent() {
-    if let Some(heap) = state::heap_if_ready() {
+    if let (true, Some(heap)) = (READY.take(), state::heap_if_ready()) {
         crate::live::after_fork_parent();
         heap.after_fork_parent();
     }
 }
 
 unsafe extern "C" fn child() {
+    READY.set(false);
+    // Whoever else had the lock is not there.
     if let Some(heap) = state::heap_if_ready() {
         threads::forget_others();
         stop::after_fork();

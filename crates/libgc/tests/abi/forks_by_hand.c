@@ -17,6 +17,32 @@ static void *churn(void *key) {
   return NULL;
 }
 
+static volatile int asked, had_it;
+
+static void *note(void *unused) {
+  had_it = 1;
+  return unused;
+}
+
+static volatile int held_by_main;
+
+static void *asking(void *unused) {
+  while (!held_by_main) usleep(1000);
+  asked = 1;
+  GC_call_with_alloc_lock(note, NULL);
+  return unused;
+}
+
+/* Who did not make the heap ready does not give its lock back: the heap may have been made since, and another has it. */
+static void *holding(void *unused) {
+  GC_atfork_parent();
+  held_by_main = 1;
+  while (!asked) usleep(1000);
+  usleep(100000);
+  CHECK(!had_it);
+  return unused;
+}
+
 int main(void) {
   GC_set_handle_fork(-1);
   GC_INIT();
@@ -50,6 +76,11 @@ int main(void) {
     GC_gcollect();
   }
   ending = 1;
+  pthread_t asks;
+  CHECK(GC_pthread_create(&asks, NULL, asking, NULL) == 0);
+  GC_call_with_alloc_lock(holding, NULL);
+  CHECK(GC_pthread_join(asks, NULL) == 0);
+  CHECK(had_it);
   for (int i = 0; i < 2; i++) CHECK(GC_pthread_join(threads[i], NULL) == 0);
   return 0;
 }
