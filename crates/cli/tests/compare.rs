@@ -260,3 +260,42 @@ fn the_page_of_results_is_that_of_the_raw_data() {
     let made = fs::read_to_string(&page).unwrap();
     assert!(made == fs::read_to_string(format!("{docs}/results.md")).unwrap());
 }
+
+#[test]
+fn a_workload_may_have_a_scale_of_its_own() {
+    let dir = directory("scales");
+    let done = compare(
+        &dir,
+        &[
+            "gcbench:0.02,list",
+            "--scale",
+            "0.01",
+            "--with",
+            "immix",
+            "--heap",
+            "32m",
+            "--runs",
+            "1",
+            "--json",
+        ],
+    );
+    assert_eq!(done.status.code(), Some(0), "{}", err(&done));
+    let all: Value = serde_json::from_str(&out(&done)).unwrap();
+    let scales = all["cells"].as_array().unwrap();
+    let scales: Vec<_> = scales
+        .iter()
+        .map(|c| (&c["workload"], &c["scale"]))
+        .collect();
+    assert_eq!(
+        scales,
+        [
+            (&"gcbench".into(), &0.02.into()),
+            (&"list".into(), &0.01.into())
+        ]
+    );
+    for (wrong, words) in [("gcbench:much", "gcbench:much"), ("nothing:2", "nothing")] {
+        let refused = compare(&dir, &[wrong, "--with", "immix"]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(err(&refused).contains(words), "{}", err(&refused));
+    }
+}

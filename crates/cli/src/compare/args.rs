@@ -26,6 +26,7 @@ results could not be written.
 Examples:
   heapwright compare gcbench --with immix,mmtk-immix,boehm,malloc
   heapwright compare gcbench,lru --heap 1.5x,2x,3x,6x --raw runs.json --markdown results.md
+  heapwright compare gcbench:4,binarytrees,graph:2 --runs 3         what ends soon gets more to do
   heapwright compare --from runs.json --markdown results.md --report results.html
   heapwright compare graph --with semispace,immix --scale 0.1 --runs 3        only ours: no peers needed";
 
@@ -42,8 +43,8 @@ const LOADS: [&str; 6] = [
 #[derive(Args, Debug)]
 #[command(after_help = HELP)]
 pub(crate) struct Compare {
-    /// What to run, or `all` [default: gcbench,binarytrees,graph,lru,churn,fragment]
-    #[arg(value_name = "WORKLOAD", value_delimiter = ',')]
+    /// What to run, or `all`; with a scale of its own, like gcbench:3 [default: gcbench,binarytrees,graph,lru,churn,fragment]
+    #[arg(value_name = "WORKLOAD[:F]", value_delimiter = ',')]
     workloads: Vec<String>,
     /// Who takes part
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
@@ -102,15 +103,23 @@ impl Compare {
         }
         let mut found = Vec::new();
         for name in names {
+            let (name, scale) = match name.split_once(':') {
+                None => (name, self.scale),
+                Some((name, times)) => {
+                    let scale = crate::bench::args::scale(times);
+                    (
+                        name,
+                        scale.map_err(|e| Refusal::usage(format!("{name}:{times}: {e}")))?,
+                    )
+                }
+            };
+            let load = |info| Load::new(info, scale, usize::from(self.mutators));
             match name {
-                "all" => found.extend(workload::ALL),
-                name => found.push(find_workload(name)?),
+                "all" => found.extend(workload::ALL.map(load)),
+                name => found.push(load(find_workload(name)?)),
             }
         }
-        Ok(unique(found, |a, b| a.name == b.name)
-            .into_iter()
-            .map(|info| Load::new(info, self.scale, usize::from(self.mutators)))
-            .collect())
+        Ok(unique(found, |a, b| a.info.name == b.info.name))
     }
 
     pub(crate) fn heaps(&self) -> Result<Vec<Heap>, Refusal> {
