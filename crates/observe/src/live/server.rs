@@ -24,6 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 /// The most clients at a time; one more takes the place of the one that has been quiet for longest.
 const CLIENTS: usize = 8;
@@ -31,6 +32,9 @@ const CLIENTS: usize = 8;
 const REQUEST: usize = 4096 + 64;
 /// After an answer, before the next: a client that asks as fast as it can does not slow the program.
 const REST: Duration = Duration::from_millis(2);
+
+/// How long the end of a server is waited for.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// The descriptors that a server has open, for the child of a fork to close.
 #[derive(Debug)]
@@ -445,6 +449,10 @@ impl Drop for Listening {
         }
         self.server.remove();
         self.server.stop();
-        let _ = thread.join();
+        // It may be about to stop the world for a dump, and the calling thread be one that it waits for: then it ends by itself later.
+        let begin = Instant::now();
+        while !thread.is_finished() && begin.elapsed() < PARTING {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
