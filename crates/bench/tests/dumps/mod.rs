@@ -36,6 +36,10 @@ struct Class {
 pub(crate) struct Hprof {
     pub(crate) objects: BTreeMap<u64, Object>,
     pub(crate) roots: BTreeSet<u64>,
+    /// Those of them that stacks have.
+    pub(crate) stacks: BTreeSet<u64>,
+    /// Those that the runtime has, which may be the same.
+    pub(crate) globals: BTreeSet<u64>,
 }
 
 impl Hprof {
@@ -85,10 +89,12 @@ impl Hprof {
         let (id, object) = match sub {
             SubRecord::GcRootNativeStack(root) => {
                 self.roots.insert(root.obj_id().id());
+                self.stacks.insert(root.obj_id().id());
                 return;
             }
             SubRecord::GcRootJniGlobal(root) => {
                 self.roots.insert(root.obj_id().id());
+                self.globals.insert(root.obj_id().id());
                 return;
             }
             SubRecord::Class(class) => {

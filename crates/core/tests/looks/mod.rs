@@ -61,7 +61,8 @@ fn plant<const MAP: bool>((mutator, model): At<'_, MAP>, seed: u64, count: usize
     };
     let table = make(mutator, model, count, 0, Mutator::alloc);
     let place = mutator.thread().words.len();
-    mutator.thread().words.push(word(table));
+    // Roots may be the same several times.
+    mutator.thread().words.extend([word(table); 3]);
     model.lock().unwrap().root(RootOrigin::Thread, id(table));
     for index in 0..count {
         let (references, raw) = match next(24) {
@@ -110,7 +111,8 @@ fn plant<const MAP: bool>((mutator, model): At<'_, MAP>, seed: u64, count: usize
                     mutator.vm().parts[part].lock().unwrap().push(word(kept));
                     model.root(RootOrigin::Runtime, id(kept));
                 } else {
-                    mutator.vm().globals.lock().unwrap().push(word(kept));
+                    let globals = &mutator.vm().globals;
+                    globals.lock().unwrap().extend([word(kept); 2]);
                     model.root(RootOrigin::Runtime, id(kept));
                 }
             }

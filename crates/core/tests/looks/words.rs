@@ -1,19 +1,25 @@
 //! A look at a heap of words, against a model. Cells do not move: they are known by where they are.
 
 use crate::toy::{self, KEPT, KINDS, LEAF, NODE, Toy, WORDS, alloc, set};
-use heapwright::{Address, Cell, Kind, WordHeap, WordRoot};
+use heapwright::alloc::Small;
+use heapwright::{Address, Cell, Kind, WordHeap, WordRoot, WordView};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What there is: the kind of each cell, its bytes, and what it refers to.
 #[derive(Default)]
-struct Cells(BTreeMap<usize, (Kind, usize, Vec<usize>)>);
+pub struct Cells {
+    pub all: BTreeMap<usize, (Kind, usize, Vec<usize>)>,
+    /// What is kept by a word of the runtime, and what by its kind.
+    pub roots: [BTreeSet<usize>; 2],
+}
 
 impl Cells {
-    fn reach(&self, roots: &BTreeSet<usize>) -> BTreeSet<usize> {
-        let (mut living, mut stack) = (BTreeSet::new(), Vec::from_iter(roots.iter().copied()));
+    pub fn living(&self) -> BTreeSet<usize> {
+        let mut living = BTreeSet::new();
+        let mut stack: Vec<usize> = self.roots.iter().flatten().copied().collect();
         while let Some(cell) = stack.pop() {
             if living.insert(cell) {
-                stack.extend(&self.0[&cell].2);
+                stack.extend(&self.all[&cell].2);
             }
         }
         living
@@ -48,7 +54,7 @@ fn fill(heap: &WordHeap<Toy>, cells: &mut Cells) {
             references.clear();
         }
         let bytes = heap.cell(heapwright::WildWord::new(cell)).unwrap().bytes;
-        let before = cells.0.insert(cell, (kind, bytes, references));
+        let before = cells.all.insert(cell, (kind, bytes, references));
         assert!(before.is_none());
         all.push(cell);
         if index % 40 == 0 {
@@ -57,8 +63,8 @@ fn fill(heap: &WordHeap<Toy>, cells: &mut Cells) {
     }
 }
 
-/// Roots by kind, what lives, its kinds, sizes and references are those of the model; and what a program gets next was set aside for it.
-pub fn cells_are_seen_as_they_are() {
+/// A heap with cells of all kinds, of which a part lives, and what it should hold.
+pub fn filled() -> (WordHeap<Toy>, Cells) {
     let mut kinds = KINDS.to_vec();
     kinds.push(KINDS[1]);
     let heap = WordHeap::<Toy>::builder()
@@ -68,51 +74,64 @@ pub fn cells_are_seen_as_they_are() {
     let mut cells = Cells::default();
     fill(&heap, &mut cells);
     let own = heap.vm().roots.lock().unwrap().clone();
-    let runtime: BTreeSet<usize> = own.iter().map(|word| word - 8).collect();
-    let kept = cells.0.iter().filter(|(_, cell)| cell.0 == KEPT);
+    let kept = cells.all.iter().filter(|(_, cell)| cell.0 == KEPT);
     let kept: BTreeSet<usize> = kept.map(|(at, _)| *at).collect();
     assert!(kept.len() > 10);
+    cells.roots = [own.iter().map(|word| word - 8).collect(), kept];
+    // A word that happens to lead to a cell which nobody was given yet.
+    let unused = heap.vm().runs.run_for(1, Small::of(16)).cells().0;
+    assert!(unused != 0 && !cells.all.contains_key(&unused));
+    toy::root(&heap, unused);
+    let living = cells.living().len();
+    assert!(living > 100 && living < 1400, "{living}");
+    (heap, cells)
+}
 
+/// Has somebody look at the heap.
+pub fn view<R>(heap: &WordHeap<Toy>, look: impl FnOnce(WordView<'_, Toy>) -> R) -> R {
     heap.lock();
     // SAFETY: the lock is held, and this thread is the only one.
-    let view = unsafe { heap.view() };
-    let mut aside = BTreeSet::new();
-    view.for_each_set_aside(&mut |cell| {
-        aside.insert(cell.as_usize());
-    });
-    let mut roots = [BTreeSet::new(), BTreeSet::new()];
-    view.roots(&mut |root, cell| {
-        let start = cell.start.as_usize();
-        if !aside.contains(&start) {
-            roots[usize::from(root == WordRoot::Uncollectable)].insert(start);
-        }
-    });
-    let mut seen = BTreeMap::new();
-    let mut stack: Vec<usize> = roots.iter().flatten().copied().collect();
-    while let Some(start) = stack.pop() {
-        if seen.contains_key(&start) {
-            continue;
-        }
-        let Cell { bytes, kind, .. } = view.cell(Address::new(start)).unwrap();
-        let mut references = Vec::new();
-        view.references(view.cell(Address::new(start)).unwrap(), &mut |target| {
-            references.push(target.start.as_usize());
-        });
-        stack.extend(&references);
-        seen.insert(start, (kind, bytes, references));
-    }
+    let result = look(unsafe { heap.view() });
     heap.unlock();
+    result
+}
 
-    assert!(cells.0.keys().all(|cell| !aside.contains(cell)));
-    assert_eq!(roots, [runtime.clone(), kept.clone()]);
-    let living = cells.reach(&(&runtime | &kept));
-    assert!(
-        living.len() > 100 && living.len() < 1400,
-        "{}",
-        living.len()
-    );
-    cells.0.retain(|cell, _| living.contains(cell));
-    assert_eq!(seen, cells.0);
+/// Roots by kind, what lives, its kinds, sizes and references are those of the model; and what a program gets next was set aside for it.
+pub fn cells_are_seen_as_they_are() {
+    let (heap, mut cells) = filled();
+    let (aside, roots, seen) = view(&heap, |view| {
+        let mut aside = BTreeSet::new();
+        view.for_each_set_aside(&mut |cell| {
+            aside.insert(cell.as_usize());
+        });
+        let mut roots = [BTreeSet::new(), BTreeSet::new()];
+        view.roots(&mut |root, cell| {
+            let start = cell.start.as_usize();
+            if !aside.contains(&start) {
+                roots[usize::from(root == WordRoot::Uncollectable)].insert(start);
+            }
+        });
+        let mut seen = BTreeMap::new();
+        let mut stack: Vec<usize> = roots.iter().flatten().copied().collect();
+        while let Some(start) = stack.pop() {
+            if seen.contains_key(&start) {
+                continue;
+            }
+            let Cell { bytes, kind, .. } = view.cell(Address::new(start)).unwrap();
+            let mut references = Vec::new();
+            view.references(view.cell(Address::new(start)).unwrap(), &mut |target| {
+                references.push(target.start.as_usize());
+            });
+            stack.extend(&references);
+            seen.insert(start, (kind, bytes, references));
+        }
+        (aside, roots, seen)
+    });
+    assert!(cells.all.keys().all(|cell| !aside.contains(cell)));
+    assert_eq!(roots, cells.roots);
+    let living = cells.living();
+    cells.all.retain(|cell, _| living.contains(cell));
+    assert_eq!(seen, cells.all);
     // Of each kind the runs are nowhere at their end.
     for kind in [LEAF, NODE, WORDS, Kind(4)] {
         let next = alloc(&heap, kind, 16).unwrap();
