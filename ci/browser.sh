@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Looks at reports in a real browser without a window: every chart is drawn and nothing is wrong, light and dark.
+# Looks at reports and heap maps in a real browser without a window: every chart is drawn and nothing is wrong, light and dark, and a
+# map's slider, movie and colours do what they should.
 #
-#   ci/browser.sh                      a run of a C program, a run of Guile, runs of bench
+#   ci/browser.sh                      a run of Guile, with its map, runs of bench, and a long run
 #   ci/browser.sh --screenshots DIR    and leaves pictures of them there
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -27,8 +28,8 @@ browse() { # page, arguments...
     --virtual-time-budget=5000 "$@" "file://$page" 2>"$work/said"
 }
 
-look() { # name, the number of charts at least, page
-  local name=$1 charts=$2 page=$3 scheme
+look() { # name, the number of charts at least, page, its height in a picture
+  local name=$1 charts=$2 page=$3 height=${4:-3250} scheme
   for scheme in light dark; do
     local settings=""
     [ "$scheme" = dark ] && settings="--blink-settings=preferredColorScheme=0"
@@ -46,7 +47,7 @@ look() { # name, the number of charts at least, page
       grep -E 'CONSOLE|Uncaught' "$work/said"
       failed=$((failed + 1))
     else
-      echo "ok: $name in $scheme: $drawn charts"
+      echo "ok: $name in $scheme: $drawn charts, $maps maps"
     fi
   done
   if [ "$(stat -c %s "$page")" -gt 10000000 ]; then
@@ -54,9 +55,24 @@ look() { # name, the number of charts at least, page
     failed=$((failed + 1))
   fi
   if [ -n "$pictures" ]; then
-    browse "$page" --window-size=1200,3250 --screenshot="$work/$name.png" >/dev/null
+    browse "$page" --window-size="1200,$height" --screenshot="$work/$name.png" >/dev/null
     mv "$work/$name.png" "$pictures/report-$name.png"
   fi
+}
+
+drive() { # a page with a map
+  { cat "$1" && echo "<script>" && cat ci/drive-map.js && echo "</script>"; } >"$work/driven.html"
+  browse "$work/driven.html" --virtual-time-budget=60000 --dump-dom >"$work/dom"
+  local body said
+  body=$(grep -o '<body[^>]*>' "$work/dom")
+  for said in 'data-slider="moves"' 'data-colours="differ"' 'data-movie="plays"' 'data-errors="0"'; do
+    if grep -q "$said" <<<"$body"; then
+      echo "ok: a map is used: $said"
+    else
+      echo "FAILED: a map is used: $said is not in $body"
+      failed=$((failed + 1))
+    fi
+  done
 }
 
 cat >"$work/trees.scm" <<'SCM'
@@ -68,8 +84,12 @@ cat >"$work/trees.scm" <<'SCM'
   '(1 2 3))
 (display (length kept))
 SCM
-GUILE_AUTO_COMPILE=0 "$heapwright" run --report "$work/guile.html" -- guile "$work/trees.scm" >/dev/null || failed=$((failed + 1))
+GUILE_AUTO_COMPILE=0 "$heapwright" run --record "$work/guile.jsonl" --report "$work/guile.html" -- guile "$work/trees.scm" >/dev/null || failed=$((failed + 1))
 look guile 8 "$work/guile.html"
+
+(cd "$work" && "$heapwright" map guile.jsonl --html map.html) || failed=$((failed + 1))
+look map 0 "$work/map.html" 760
+drive "$work/map.html"
 
 (cd "$work" && "$heapwright" bench gcbench,lru --plan immix,marksweep,semispace,genimmix,stickyimmix --heap 1.5x,2x,3x,4x --scale 0.2 --report bench.html >/dev/null) || failed=$((failed + 1))
 look bench 12 "$work/bench.html"

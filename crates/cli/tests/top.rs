@@ -230,7 +230,7 @@ fn the_screen_shows_the_heap_and_keys_do_what_it_says() {
     assert_eq!(terminal.text(), paused);
     terminal.press("p");
     terminal.until("more collections", |t| collections(t) > Some(before));
-    assert!(!terminal.text().contains("PAUSED"));
+    terminal.until("no word of it", |t| !t.text().contains("PAUSED"));
 
     assert!(!terminal.text().contains("requested"));
     terminal.press("c");

@@ -8,18 +8,12 @@ pub(crate) use picture::{MapData, Picture};
 use crate::live::{Connection, is_process};
 use crate::output;
 use crate::refusal::Refusal;
-use crate::report::fill;
+use crate::report::map_page;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-const FRAME: &str = include_str!("page.html");
-/// For whoever embeds the view: the function `heapMap(element, data)`, with a [`MapData`] as its data.
-pub(crate) const SCRIPT: &str = include_str!("../report/map.js");
-/// And how it looks.
-pub(crate) const STYLE: &str = include_str!("../report/map.css");
 
 const EXAMPLES: &str = "\
 A process has to listen: `heapwright run --listen -- PROGRAM`. A recording, which `heapwright run --record FILE` writes, has pictures
@@ -122,12 +116,11 @@ fn now(whom: Option<&OsString>) -> Result<(String, Vec<Picture>), Refusal> {
 
 /// The whole page.
 fn page(title: &str, pictures: Vec<Picture>) -> Result<String, Refusal> {
-    let data = output::json(&MapData::of(pictures), false)?;
-    Ok(fill(FRAME, title, &data, |name| match name {
-        "style" => STYLE,
-        "script" => SCRIPT,
-        _ => "",
-    }))
+    let about = match pictures.len() {
+        1 => "One picture".to_owned(),
+        n => format!("{n} pictures"),
+    };
+    map_page(title, about, MapData::of(pictures))
 }
 
 #[cfg(test)]
@@ -140,7 +133,8 @@ mod tests {
         let page = page("a <b>", vec![picture::tests::picture()]).unwrap();
         assert!(page.contains("<title>a &lt;b></title>"));
         assert!(page.contains("function heapMap("));
-        assert_eq!(page.matches("</script>").count(), 2);
+        assert_eq!(page.matches("</script>").count(), 4);
+        assert!(!page.contains("ECharts"), "there are no charts in it");
         for from_elsewhere in ["src=", "<link", "@import", "url(", "http:", "https:"] {
             assert!(!page.contains(from_elsewhere), "{from_elsewhere}");
         }

@@ -1,4 +1,4 @@
-// The page of a report. The data stand in the element `data`; `kind` says of what they are: a run, or a grid of runs.
+// The page of a report. The data stand in the element `data`; `kind` says of what they are: a run, a grid of runs, or the map of a heap.
 "use strict";
 
 const state = { charts: [], errors: 0, drawn: 0, maps: 0 };
@@ -115,6 +115,15 @@ const seconds = { type: "value", name: "s", min: "dataMin", max: "dataMax", axis
 /** A logarithmic axis that leaves some room around what it shows. */
 const around = { min: (v) => v.min / 1.1, max: (v) => v.max * 1.1 };
 const zoom = (axis) => [{ type: "inside", xAxisIndex: axis, filterMode: "none" }];
+
+// ---- the heap ----------------------------------------------------------------------------------------------------
+
+function map(main, data) {
+  const place = element("div");
+  main.append(element("section", {}, element("h2", { text: "Heap map" }), element("p", { text: "Each rectangle is a block of 32 KiB, or several neighbours of a large heap, before and after collections. The button plays the run as a movie." }), place));
+  heapMap(place, data.map);
+  state.maps += 1;
+}
 
 // ---- one run -----------------------------------------------------------------------------------------------------
 
@@ -235,12 +244,7 @@ function run(main, data) {
     ],
   }));
 
-  if (data.map && data.map.frames.length) {
-    const place = element("div");
-    main.append(element("section", {}, element("h2", { text: "Heap map" }), element("p", { text: "Each rectangle is a block of 32 KiB, or several neighbours of a large heap, before and after collections. The button plays the run as a movie." }), place));
-    heapMap(place, data.map);
-    state.maps += 1;
-  }
+  if (data.map && data.map.frames.length) map(main, data);
   if (data.threads.length) {
     const table = element("table", {}, element("tr", {}, ...["Thread", "stopped", "in all", "longest"].map((text) => element("th", { text }))));
     for (const t of data.threads) table.append(element("tr", {}, ...[`${t.thread}`, `${count(t.stops)} times`, time(t.total), time(t.longest)].map((text) => element("td", { text }))));
@@ -346,5 +350,5 @@ window.addEventListener("resize", () => state.charts.forEach((one) => one.echart
 
 const data = JSON.parse(document.getElementById("data").textContent);
 document.getElementById("about").textContent = data.about;
-(data.kind === "run" ? run : grid)(document.getElementById("main"), data);
+({ run, grid, map })[data.kind](document.getElementById("main"), data);
 drawAll();

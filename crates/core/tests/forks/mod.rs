@@ -195,7 +195,7 @@ pub fn a_gone_thread_had_remembered() {
     }
 }
 
-/// Waits for something in a child, whose mutator goes outside and back meanwhile.
+/// Waits for something; the mutator goes outside and back meanwhile.
 pub fn until(mutator: &mut Mutator<Lists>, what: &str, done: impl Fn() -> bool) {
     let begin = Instant::now();
     while !done() {
