@@ -234,7 +234,7 @@ fn the_screen_shows_the_heap_and_keys_do_what_it_says() {
 
     assert!(!terminal.text().contains("requested"));
     terminal.press("c");
-    terminal.until_shown("a collection is due");
+    terminal.until_shown("a collection was asked for");
     running.tell("work");
     terminal.until_shown("1 requested");
 

@@ -146,7 +146,7 @@ fn pressed(
         KeyCode::Char('c') => {
             // Who has ended is noticed at the next look.
             screen.message = match connection.ask("collect") {
-                Ok(_) => "a collection is due with the next block that is taken".to_owned(),
+                Ok(_) => "a collection was asked for".to_owned(),
                 Err(e) => e.to_string(),
             };
         }
