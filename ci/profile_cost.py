@@ -29,7 +29,7 @@ int main(void) {
   long total = 0;
   node *kept = make(depth);
   for (int d = 4; d <= depth; d += 4)
-    for (int i = 0; i < 1 << (depth - d + 4); i++) total += count(make(d));
+    for (int i = 0; i < 1 << (depth - d + 6); i++) total += count(make(d));
   printf("%ld %d\n", total, count(kept));
 }
 """
@@ -42,7 +42,7 @@ void *GC_malloc_atomic(size_t);
 int main(void) {
   char **table = GC_malloc(50000 * sizeof(char *));
   unsigned long seed = 1, sum = 0;
-  for (int i = 0; i < 6000000; i++) {
+  for (int i = 0; i < 20000000; i++) {
     seed = seed * 6364136223846793005UL + 1442695040888963407UL;
     size_t length = 16 + (seed >> 40) % 200;
     char *text = GC_malloc_atomic(length);
@@ -54,7 +54,7 @@ int main(void) {
 }
 """
 
-GUILE = "(define (make n) (if (= n 0) '() (cons (make (- n 1)) (make (- n 1))))) (do ((i 0 (+ i 1))) ((= i 60)) (make 16))"
+GUILE = "(define (make n) (if (= n 0) '() (cons (make (- n 1)) (make (- n 1))))) (do ((i 0 (+ i 1))) ((= i 150)) (make 16))"
 
 
 def cpu_of(command, env):

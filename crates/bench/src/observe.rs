@@ -19,5 +19,6 @@ pub(crate) fn instruments(spec: &Spec, options: &Options) -> Result<Instruments,
             wanted.set(name, value)?;
         }
     }
-    Instruments::begin(&wanted, &format!("workload {}", spec.workload), options)
+    let program = format!("{} on {}", spec.workload, spec.plan);
+    Instruments::begin(&wanted, &program, options)
 }
