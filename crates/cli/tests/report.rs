@@ -186,6 +186,7 @@ fn a_child_of_a_fork_ends_its_recording_once() {
     let done = run()
         .arg("--record")
         .arg(&record)
+        .arg(format!("--log=gc={}.%p", Fixtures::get().path("forks.log")))
         .args(["--", program(), "forks"])
         .output()
         .unwrap();
@@ -203,12 +204,20 @@ fn a_child_of_a_fork_ends_its_recording_once() {
             "{}",
             file.display()
         );
+        // The log has a file for each of them as well: the same collections.
+        let process = file.extension().filter(|e| *e != "jsonl");
+        if let Some(process) = process.and_then(|e| e.to_str()) {
+            let log = Fixtures::get().path(&format!("forks.log.{process}"));
+            let lines = fs::read_to_string(log).unwrap().lines().count();
+            assert_eq!(lines, text.matches("\"type\":\"collection\"").count());
+            fs::remove_file(Fixtures::get().path(&format!("forks.log.{process}"))).unwrap();
+        }
     }
 }
 
 #[test]
 fn a_file_that_may_not_grow_does_not_disturb_the_program() {
-    let record = file("small.jsonl");
+    let (record, log) = (file("small.jsonl"), file("small.log"));
     // Two blocks of 1024 bytes; past that the kernel sends a signal that ends the process.
     let script = "ulimit -f 2; exec \"$@\"";
     let limited = |command: Command| {
@@ -229,6 +238,7 @@ fn a_file_that_may_not_grow_does_not_disturb_the_program() {
     command
         .arg("--record")
         .arg(&record)
+        .arg(format!("--log=gc,phases={}", log.display()))
         .args(["--", program(), "3"]);
     let done = limited(command);
     assert_eq!(
@@ -237,8 +247,10 @@ fn a_file_that_may_not_grow_does_not_disturb_the_program() {
         "{}",
         err(&done)
     );
-    let lines = fs::read_to_string(&record).unwrap();
-    assert!(lines.len() <= 2048 && lines.lines().count() >= 1);
+    for file in [record, log] {
+        let lines = fs::read_to_string(&file).unwrap();
+        assert!(lines.len() <= 2048 && lines.lines().count() >= 1);
+    }
 }
 
 #[test]

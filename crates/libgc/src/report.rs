@@ -1,6 +1,7 @@
 //! What is told about collections, when somebody asks: a line for each, and statistics at the end.
 //!
-//! - `HEAPWRIGHT_LOG`: one line for each collection; what it may say is in [`heapwright_observe::log`].
+//! - `HEAPWRIGHT_LOG`: one line for each collection; what it may say is in [`heapwright_observe::log`]. `%p` in the file's name is the
+//!   process's number, and the child of a fork then has a file of its own.
 //! - `GC_PRINT_STATS`, `GC_PRINT_VERBOSE_STATS`: the same lines go to where log messages go, which `GC_LOG_FILE` names.
 //! - `HEAPWRIGHT_STATS_DIR`: at exit, `<directory>/<process id>.json` is written. A file that cannot be written is given
 //!   up silently.
@@ -12,10 +13,12 @@ use core::cell::UnsafeCell;
 use core::ffi::c_int;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicI32, Ordering};
-use heapwright::{Cause, CollectionStats};
+use heapwright::{Cause, CollectionStats, Event, Listener};
 use heapwright_memory::MappedVec;
+use heapwright_observe::Sink;
 use heapwright_observe::line::{self, Line};
-use heapwright_observe::log::{self, Form};
+use heapwright_observe::log::{self, Form, Logger};
+use heapwright_observe::record::file_of_process;
 use heapwright_os::{clock, limits, real_port};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
@@ -24,13 +27,15 @@ use std::path::PathBuf;
 /// The most pauses that are kept for the percentiles.
 const MAX_PAUSES: usize = 1 << 24;
 
-/// Where lines go; negative: nowhere.
+const LOG_VARIABLE: &str = "HEAPWRIGHT_LOG";
+
+/// Where lines go that libgc's own variables ask for; negative: nowhere.
 static LOG: AtomicI32 = AtomicI32::new(-1);
 
 #[derive(Default)]
 struct Tally {
-    /// How a collection is written to the log.
-    form: Form,
+    /// What `HEAPWRIGHT_LOG` asks for.
+    log: Option<Logger>,
     /// When the heap was made, for the times in the log.
     born_ns: u64,
     collections: u64,
@@ -76,18 +81,13 @@ pub(crate) fn init(option_error: Option<String>) {
         }
     }
     let is_set = |name| std::env::var_os(name).is_some();
-    if is_set("GC_PRINT_STATS") || is_set("GC_PRINT_VERBOSE_STATS") {
+    let log = logger();
+    if log.is_some() {
+        // Once is enough.
+    } else if is_set("GC_PRINT_STATS") || is_set("GC_PRINT_VERBOSE_STATS") {
         LOG.store(misc::log_fd(), Ordering::Relaxed);
     } else if is_set("GC_DUMP_REGULARLY") {
         LOG.store(misc::output_fd(), Ordering::Relaxed);
-    }
-    let mut form = Form::ALL;
-    if let Some(target) = std::env::var_os("HEAPWRIGHT_LOG").filter(|v| !v.is_empty()) {
-        let target = target.into_vec();
-        let (asked, file) = log::parse(&target);
-        form = asked;
-        let fd = file.map_or(libc::STDERR_FILENO, |f| open_log(f.to_vec()));
-        LOG.store(fd, Ordering::Relaxed);
     }
     let directory = std::env::var_os("HEAPWRIGHT_STATS_DIR")
         .filter(|v| !v.is_empty())
@@ -101,7 +101,7 @@ pub(crate) fn init(option_error: Option<String>) {
         let _ = unsafe { libc::atexit(at_exit) };
     }
     let tally = Tally {
-        form,
+        log,
         born_ns: clock::monotonic_ns(),
         pauses,
         directory,
@@ -110,6 +110,18 @@ pub(crate) fn init(option_error: Option<String>) {
     };
     // SAFETY: before the heap is published: nobody else has a reference.
     unsafe { *TALLY.0.get() = Some(tally) };
+}
+
+/// What the environment asks for. A file that cannot be opened is given up.
+fn logger() -> Option<Logger> {
+    let value = std::env::var_os(LOG_VARIABLE).filter(|v| !v.is_empty())?;
+    let value = value.into_vec();
+    let (form, file) = log::parse(&value);
+    let sink = match file {
+        None => Sink::stderr(),
+        Some(file) => Sink::append(&file_of_process(file)?).ok()?,
+    };
+    Some(Logger::new(form, sink))
 }
 
 fn open_log(path: Vec<u8>) -> c_int {
@@ -143,13 +155,12 @@ pub(crate) fn collected(stats: &CollectionStats) {
     if let Some(pauses) = &mut tally.pauses {
         let _ = pauses.push(stats.pause_ns);
     }
+    tally.log.event(Event::Collected(stats));
     let fd = LOG.load(Ordering::Relaxed);
     if fd >= 0 {
         let resident = limits::resident_bytes();
-        send(
-            fd,
-            &mut log::line(stats, tally.form, tally.born_ns, resident),
-        );
+        let mut line = log::line(stats, Form::ALL, tally.born_ns, resident);
+        send(fd, &mut line);
     }
 }
 
@@ -171,8 +182,10 @@ pub(crate) fn after_fork() {
         if let Some(pauses) = &mut pauses {
             pauses.clear();
         }
+        let own = std::env::var_os(LOG_VARIABLE)
+            .is_some_and(|v| v.into_vec().windows(2).any(|w| w == b"%p"));
         *tally = Tally {
-            form: tally.form,
+            log: if own { logger() } else { tally.log.take() },
             born_ns: tally.born_ns,
             pauses,
             directory: tally.directory.take(),
