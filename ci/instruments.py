@@ -2,15 +2,17 @@
 """What each instrument costs: CPU time with it over CPU time without.
 
     ci/instruments.py [--pairs N] [NAME...]
+    ci/instruments.py --instructions [NAME...]
 
 Instruments: log (the log line to a file), record (a recording, of which reports and timelines are made), listen (a socket that nobody asks),
 watched (the same, asked twice a second for status), dumps (ready to dump, and none is asked for). The profile has a script of its own, ci/profile_cost.py.
 
 Runs each program without any and with each in turn; the table has the medians of the pairs' ratios of CPU time (user + system), with the quartiles.
-Programs on libgc: a C program that makes trees, and gcbench on Guile if that is installed; of the embedded machine, binarytrees and lru on
-immix, for the log line and the recording. Builds nothing of ours: cargo build --release first. Needs a C compiler.
+Programs on libgc: a C program that makes trees, and gcbench on Guile if that is installed; of the embedded machine, binarytrees on immix and
+genimmix, for the log line and the recording. With --instructions, the instructions of the C program in user mode instead, one run each
+under valgrind, and the profile as well. Builds nothing of ours: cargo build --release first. Needs a C compiler.
 """
-import argparse, json, os, shutil, statistics, subprocess, sys, tempfile, threading, time
+import argparse, json, os, re, shutil, statistics, subprocess, sys, tempfile, threading, time
 
 from profile_cost import GUILE, RELEASE, TREES
 
@@ -52,9 +54,25 @@ def cpu_of(command, env, watched):
     return used.ru_utime + used.ru_stime
 
 
+def instructions(program, env, variables):
+    """The table of instructions of a C program, in millions."""
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", program, "4"]
+
+    def count(more):
+        done = subprocess.run(command, env={**env, **more}, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        return int(re.search(r"refs:\s+([\d,]+)", done.stderr)[1].replace(",", ""))
+
+    without = count({})
+    print(f"| instrument | instructions, millions | ratio |\n|---|---|---|\n| none | {without / 1e6:.0f} | |")
+    for name, more in variables.items():
+        there = count(more)
+        print(f"| {name} | {there / 1e6:.0f} | {there / without:.4f} |", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--instructions", action="store_true")
     parser.add_argument("names", nargs="*", default=[])
     asked = parser.parse_args()
     work = tempfile.mkdtemp(prefix="heapwright-instruments-")
@@ -68,6 +86,9 @@ def main():
         "watched": {"HEAPWRIGHT_LISTEN": "1"},
         "dumps": {"HEAPWRIGHT_DUMP": f"oom={path('heap-%p.hprof')}"},
     }
+    if asked.instructions:
+        del variables["watched"]
+        variables["profile"] = {"HEAPWRIGHT_PROFILE": path("samples")}
     flags = {"log": [f"--log=gc,phases={path('log')}"], "record": ["--record", path("recordings")]}
     wrong = [name for name in asked.names if name not in variables]
     if wrong:
@@ -78,11 +99,16 @@ def main():
         out.write(TREES)
     subprocess.run(["cc", "-O2", path("trees.c"), "-o", path("trees"), os.path.join(RELEASE, "libgc.so")], check=True)
 
+    if asked.instructions:
+        instructions(path("trees"), env, {name: variables[name] for name in instruments})
+        shutil.rmtree(work)
+        return
+
     def on_libgc(command):
         return lambda name: cpu_of(command, {**env, **variables.get(name, {})}, name == "watched")
 
-    def workload(name):
-        words = [os.path.join(RELEASE, "heapwright"), "bench", name, "--plan", "immix", "--heap", "192m", "--workers", "2", "--scale", "2", "--json"]
+    def workload(name, plan):
+        words = [os.path.join(RELEASE, "heapwright"), "bench", name, "--plan", plan, "--heap", "192m", "--workers", "2", "--scale", "2", "--json"]
 
         def run(instrument):
             if instrument is not None and instrument not in flags:
@@ -96,8 +122,8 @@ def main():
     runs = {"C, binary trees": on_libgc([path("trees")])}
     if shutil.which("guile"):
         runs["Guile, binary trees"] = on_libgc(["guile", "--no-auto-compile", "-c", GUILE])
-    runs["binarytrees on immix"] = workload("binarytrees")
-    runs["lru on immix"] = workload("lru")
+    runs["binarytrees on immix"] = workload("binarytrees", "immix")
+    runs["binarytrees on genimmix"] = workload("binarytrees", "genimmix")
     print("| program | instrument | CPU s without | ratio | quartiles |\n|---|---|---|---|---|")
     try:
         for program, run in runs.items():

@@ -24,12 +24,12 @@ static node *make(int depth) {
   return n;
 }
 static int count(node *n) { return n->left ? 1 + count(n->left) + count(n->right) : 1; }
-int main(void) {
-  int depth = 18;
+int main(int argc, char **argv) {
+  int depth = 18, more = argc > 1 ? atoi(argv[1]) : 6;
   long total = 0;
   node *kept = make(depth);
   for (int d = 4; d <= depth; d += 4)
-    for (int i = 0; i < 1 << (depth - d + 6); i++) total += count(make(d));
+    for (int i = 0; i < 1 << (depth - d + more); i++) total += count(make(d));
   printf("%ld %d\n", total, count(kept));
 }
 """
@@ -92,7 +92,7 @@ def main():
         return lambda on: cpu_of(command, with_profile if on else env)
 
     def workload(name, plan):
-        words = [os.path.join(RELEASE, "heapwright"), "bench", name, "--plan", plan, "--heap", "128m", "--workers", "1", "--json"]
+        words = [os.path.join(RELEASE, "heapwright"), "bench", name, "--plan", plan, "--heap", "256m", "--workers", "1", "--scale", "2", "--json"]
 
         def run(on):
             more = ["--profile", os.path.join(work, "out.pb.gz")] if on else []

@@ -66,7 +66,7 @@ static pid_t child_of(hw_heap *heap, const char *socket) {
 /* log, recording, socket, samples, dump */
 int main(int count, char **files) {
   hw_vm vm;
-  hw_heap *heap = NULL, *second = NULL;
+  hw_heap *heap = NULL, *second = NULL, *third = NULL;
   hw_mutator *m = NULL;
   hw_option option;
   size_t n = 0;
@@ -147,7 +147,8 @@ int main(int count, char **files) {
 
   /* The environment's are for one heap at a time. */
   EXPECT(hw_options_from_environment(o) == HW_OK);
-  EXPECT(hw_heap_new(&vm, o, &heap) == HW_OK && hw_heap_new(&vm, o, &second) == HW_OK);
+  EXPECT(hw_heap_new(&vm, o, &heap) == HW_OK && hw_heap_new(&vm, o, &second) == HW_OK && hw_heap_new(&vm, o, &third) == HW_OK);
+  EXPECT(hw_heap_free(third) == HW_OK);
   EXPECT(strstr(ask(getenv("HEAPWRIGHT_LISTEN"), "status\n"), "\"type\":\"status\"") != NULL);
   EXPECT(hw_heap_free(second) == HW_OK);
   EXPECT(access(getenv("HEAPWRIGHT_LISTEN"), F_OK) == 0);

@@ -116,7 +116,8 @@ struct Turn(());
 impl Turn {
     fn take() -> Option<Self> {
         let free = !TAKEN.swap(true, Ordering::Relaxed);
-        free.then_some(Self(()))
+        // Not `then_some`: what it would drop gives the turn back.
+        free.then(|| Self(()))
     }
 }
 
