@@ -50,7 +50,7 @@ fn run_on<const HEADER: bool, const AMBIGUOUS: bool>(spec: &Spec) -> Report {
     };
     let mut builder = Heap::<Machine<HEADER, AMBIGUOUS>>::builder()
         .options(options)
-        .listener(instruments.listener());
+        .listener(Box::new(instruments.listener()));
     if let Some(sampler) = instruments.sampler() {
         builder = builder.sampler(sampler);
     }

@@ -4,10 +4,7 @@ use crate::heap::{hw_heap, on_heap};
 use crate::mutator::{hw_mutator, on_mutator};
 use crate::status::{Failure, given, given_mut, guard, hw_status, hw_status::*, text};
 use core::ffi::c_char;
-use core::sync::atomic::{AtomicBool, Ordering};
-use heapwright::{Heap, Vm};
-use heapwright_observe::InstrumentError;
-use heapwright_observe::dump::{DumpError, Extent, Format, dump_heap, dump_heap_as};
+use heapwright_observe::dump::{DumpError, Extent, Format, dump_heap_as, dump_when_full};
 use std::path::{Path, PathBuf};
 
 /// The format of a heap dump that its file's name says: it ends in `.hprof` or `.heapsnapshot`.
@@ -16,28 +13,6 @@ pub const HW_DUMP_BY_NAME: u32 = 0;
 pub const HW_DUMP_HPROF: u32 = 1;
 /// V8's heap snapshots: for Chrome's DevTools and others.
 pub const HW_DUMP_HEAPSNAPSHOT: u32 = 2;
-
-impl From<InstrumentError> for Failure {
-    fn from(e: InstrumentError) -> Self {
-        let status = match e {
-            InstrumentError::Open(..) => HW_SYSTEM,
-            _ => HW_BAD_OPTION,
-        };
-        Self(status, e.to_string())
-    }
-}
-
-impl From<DumpError> for Failure {
-    fn from(e: DumpError) -> Self {
-        let status = match e {
-            DumpError::Memory(_) => HW_OUT_OF_MEMORY,
-            DumpError::Format(_) => HW_INVALID,
-            DumpError::NotAll => HW_UNSUPPORTED,
-            _ => HW_SYSTEM,
-        };
-        Self(status, e.to_string())
-    }
-}
 
 /// The format that is meant; none if there is no such number.
 fn format_of(format: u32, path: &Path) -> Result<Format, Failure> {
@@ -90,16 +65,6 @@ pub unsafe extern "C" fn hw_heap_dump_on_out_of_memory(
         } else {
             let why = "it was asked for already".to_owned();
             Err(Failure(HW_INVALID, why))
-        }
-    })
-}
-
-fn dump_when_full<V: Vm>(heap: &Heap<V>, path: PathBuf) -> bool {
-    let taken = AtomicBool::new(false);
-    heap.on_out_of_memory(move |mutator, _| {
-        if !taken.swap(true, Ordering::Relaxed) {
-            // The allocation fails in any case; there is nobody to tell.
-            let _ = dump_heap(mutator, &path, Extent::Reachable);
         }
     })
 }

@@ -44,6 +44,25 @@ pub unsafe extern "C" fn hw_options_free(options: *mut hw_options) {
     }
 }
 
+/// Something of the options by its name.
+///
+/// # Safety
+/// The header's rules for pointers.
+unsafe fn setting<'a>(
+    options: *mut hw_options,
+    name: *const c_char,
+    value: *const c_char,
+) -> Result<(&'a mut hw_options, &'a str, &'a str), Failure> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        Ok((
+            given_mut(options, "options")?,
+            text(name, "name")?,
+            text(value, "value")?,
+        ))
+    }
+}
+
 /// Sets an option by its name, as [`hw_option_at`] lists them: `plan` to `genimmix`, `max` to `64m`. [`HW_BAD_OPTION`] if there is no such
 /// option, or it does not take the value: the message says what there is.
 ///
@@ -56,13 +75,7 @@ pub unsafe extern "C" fn hw_options_set(
 ) -> hw_status {
     guard(|| {
         // SAFETY: the header's rules for pointers.
-        let (options, name, value) = unsafe {
-            (
-                given_mut(options, "options")?,
-                text(name, "name")?,
-                text(value, "value")?,
-            )
-        };
+        let (options, name, value) = unsafe { setting(options, name, value)? };
         Ok(options.heap.set(name, value)?)
     })
 }
@@ -81,13 +94,7 @@ pub unsafe extern "C" fn hw_options_watch(
 ) -> hw_status {
     guard(|| {
         // SAFETY: the header's rules for pointers.
-        let (options, name, value) = unsafe {
-            (
-                given_mut(options, "options")?,
-                text(name, "name")?,
-                text(value, "value")?,
-            )
-        };
+        let (options, name, value) = unsafe { setting(options, name, value)? };
         Ok(options.wanted.set(name, OsStr::new(value))?)
     })
 }

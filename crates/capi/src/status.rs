@@ -5,6 +5,8 @@ use core::ffi::{CStr, c_char};
 use heapwright::{
     AllocError, ForkError, HeapError, LimitError, OptionError, PinError, ReferenceError,
 };
+use heapwright_observe::InstrumentError;
+use heapwright_observe::dump::DumpError;
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -80,6 +82,16 @@ failure!(
     },
     HeapError => |e| match e {
         HeapError::Option(_) => HW_BAD_OPTION,
+        _ => HW_SYSTEM,
+    },
+    InstrumentError => |e| match e {
+        InstrumentError::Open(..) => HW_SYSTEM,
+        _ => HW_BAD_OPTION,
+    },
+    DumpError => |e| match e {
+        DumpError::Memory(_) => HW_OUT_OF_MEMORY,
+        DumpError::Format(_) => HW_INVALID,
+        DumpError::NotAll => HW_UNSUPPORTED,
         _ => HW_SYSTEM,
     }
 );

@@ -32,20 +32,11 @@ static int push(hw_mutator *m) {
 }
 
 int main(int count, char **arguments) {
-  hw_vm vm;
+  hw_vm vm = {.struct_size = sizeof vm, .abi_version = HW_ABI_VERSION, .size = size_of, .scan = scan, .thread_roots = roots_of, .roots = roots, .type_of = type_of, .type_name = type_name};
   hw_heap *heap = NULL;
   hw_mutator *m = NULL;
   hw_options *o = hw_options_new();
   if (count != 4) return 2;
-  memset(&vm, 0, sizeof vm);
-  vm.struct_size = sizeof vm;
-  vm.abi_version = HW_ABI_VERSION;
-  vm.size = size_of;
-  vm.scan = scan;
-  vm.thread_roots = roots_of;
-  vm.roots = roots;
-  vm.type_of = type_of;
-  vm.type_name = type_name;
   EXPECT(hw_options_set(o, "max", "2m") == HW_OK);
   EXPECT(hw_heap_new(&vm, o, &heap) == HW_OK);
   EXPECT(hw_attach(heap, NULL, &m) == HW_OK);

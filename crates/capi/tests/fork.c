@@ -33,17 +33,9 @@ static Thread *wanted;
 static bool stays(void *user, void *thread) { (void)user; return thread == wanted; }
 
 static hw_heap *make(const char *plan) {
-  hw_vm vm;
+  hw_vm vm = {.struct_size = sizeof vm, .abi_version = HW_ABI_VERSION, .size = size_of, .scan = scan, .thread_roots = roots_of, .violation = violation, .stays_after_fork = stays};
   hw_heap *heap = NULL;
   hw_options *o = hw_options_new();
-  memset(&vm, 0, sizeof vm);
-  vm.struct_size = sizeof vm;
-  vm.abi_version = HW_ABI_VERSION;
-  vm.size = size_of;
-  vm.scan = scan;
-  vm.thread_roots = roots_of;
-  vm.violation = violation;
-  vm.stays_after_fork = stays;
   EXPECT(hw_options_set(o, "plan", plan) == HW_OK && hw_options_set(o, "max", "16m") == HW_OK);
   EXPECT(hw_options_set(o, "workers", "2") == HW_OK && hw_options_set(o, "verify", "1") == HW_OK);
   EXPECT(hw_heap_new(&vm, o, &heap) == HW_OK);

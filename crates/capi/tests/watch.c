@@ -65,7 +65,7 @@ static pid_t child_of(hw_heap *heap, const char *socket) {
 
 /* log, recording, socket, samples, dump */
 int main(int count, char **files) {
-  hw_vm vm;
+  hw_vm vm = {.struct_size = sizeof vm, .abi_version = HW_ABI_VERSION, .size = size_of, .scan = scan, .thread_roots = roots_of, .roots = roots};
   hw_heap *heap = NULL, *second = NULL, *third = NULL;
   hw_mutator *m = NULL;
   hw_option option;
@@ -75,13 +75,6 @@ int main(int count, char **files) {
   hw_options *o = hw_options_new();
   if (count != 6) return 2;
   setvbuf(stdout, NULL, _IONBF, 0);
-  memset(&vm, 0, sizeof vm);
-  vm.struct_size = sizeof vm;
-  vm.abi_version = HW_ABI_VERSION;
-  vm.size = size_of;
-  vm.scan = scan;
-  vm.thread_roots = roots_of;
-  vm.roots = roots;
 
   while (hw_instrument_at(n, &option)) {
     EXPECT(strlen(option.name) > 0 && strlen(option.values) > 0 && strlen(option.meaning) > 0);

@@ -295,7 +295,6 @@ fn a_workload_may_have_a_scale_of_its_own() {
     );
     for (wrong, words) in [("gcbench:much", "gcbench:much"), ("nothing:2", "nothing")] {
         let refused = compare(&dir, &[wrong, "--with", "immix"]);
-        assert_eq!(refused.status.code(), Some(2));
-        assert!(err(&refused).contains(words), "{}", err(&refused));
+        check_refused(&refused, 2, &[words]);
     }
 }

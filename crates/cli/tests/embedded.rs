@@ -5,43 +5,18 @@
 
 mod fixtures;
 
-use fixtures::{clean, err};
+use fixtures::listening::Runtime;
+use fixtures::{check_refused, clean, err};
 use heapwright_bench::spec::Spec;
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// A directory of its own; paths of sockets are short.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("hw-{name}-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn output(arguments: &[&str]) -> Output {
-    clean().args(arguments).output().unwrap()
-}
-
-fn json(arguments: &[&str]) -> Value {
-    let done = output(arguments);
-    assert!(done.status.success(), "{arguments:?}: {}", err(&done));
-    serde_json::from_slice(&done.stdout).unwrap()
+/// The path of a file in a directory.
+fn path(directory: &Runtime, name: &str) -> String {
+    directory.0.join(name).to_str().unwrap().to_owned()
 }
 
 /// A run as `heapwright bench --listen` starts it, but again and again; it ends with the test.
@@ -72,11 +47,16 @@ impl Drop for Bench {
 }
 
 /// What it says, when it does.
-fn status(bench: &mut Bench, socket: &str, until: impl Fn(&Value) -> bool) -> Value {
+fn status(
+    directory: &Runtime,
+    bench: &mut Bench,
+    socket: &str,
+    until: impl Fn(&Value) -> bool,
+) -> Value {
     let begin = Instant::now();
     loop {
         assert_eq!(bench.0.try_wait().unwrap(), None, "it has ended");
-        let done = output(&["top", socket, "--json"]);
+        let done = directory.output(&["top", socket, "--json"]);
         if done.status.success() {
             let status = serde_json::from_slice(&done.stdout).unwrap();
             if until(&status) {
@@ -90,11 +70,13 @@ fn status(bench: &mut Bench, socket: &str, until: impl Fn(&Value) -> bool) -> Va
 
 #[test]
 fn a_run_of_bench_answers() {
-    let directory = Directory::new("answers");
+    let directory = Runtime::new("answers");
     for plan in ["genimmix", "concurrentimmix"] {
-        let socket = directory.path(plan);
+        let socket = path(&directory, plan);
         let mut bench = Bench::start(plan, &socket);
-        let first = status(&mut bench, &socket, |s| s["collections"].as_u64() > Some(2));
+        let first = status(&directory, &mut bench, &socket, |s| {
+            s["collections"].as_u64() > Some(2)
+        });
         assert_eq!(first["plan"], plan);
         assert!(first["program"].as_str().unwrap().contains("binarytrees"));
         assert_eq!(first["limit_bytes"], 256 << 20);
@@ -102,13 +84,13 @@ fn a_run_of_bench_answers() {
             assert!(first[name].as_u64() > Some(0), "{name}: {first}");
         }
         let allocated = first["allocated_bytes"].as_u64();
-        status(&mut bench, &socket, |s| {
+        status(&directory, &mut bench, &socket, |s| {
             s["allocated_bytes"].as_u64() > allocated
         });
-        let map = json(&["map", &socket, "--json"]);
+        let map = directory.json(&["map", &socket, "--json"]);
         assert!(map["blocks"].as_u64() > Some(100), "{map}");
-        let file = directory.path("heap.hprof");
-        let taken = json(&["dump", &socket, &file, "--json"]);
+        let file = path(&directory, "heap.hprof");
+        let taken = directory.json(&["dump", &socket, &file, "--json"]);
         assert!(taken["pause_ns"].as_u64() > Some(0));
         assert!(fs::read(&file).unwrap().starts_with(b"JAVA PROFILE"));
         fs::remove_file(&file).unwrap();
@@ -116,29 +98,27 @@ fn a_run_of_bench_answers() {
             ("heap.txt", ".heapsnapshot"),
             ("nothing/heap.hprof", "cannot be written"),
         ] {
-            let refused = output(&["dump", &socket, &directory.path(file)]);
-            assert_eq!(refused.status.code(), Some(2));
-            assert!(err(&refused).contains(words), "{}", err(&refused));
+            let refused = directory.output(&["dump", &socket, &path(&directory, file)]);
+            check_refused(&refused, 2, &[words]);
         }
     }
 }
 
 #[test]
 fn a_run_that_ends_leaves_no_socket_and_one_that_cannot_listen_is_refused() {
-    let directory = Directory::new("ends");
+    let directory = Runtime::new("ends");
     let bench = |listen: &str| {
-        output(&[
+        directory.output(&[
             "bench", "list", "--plan", "immix", "--heap", "64m", "--scale", "0.01", listen,
         ])
     };
-    let done = bench(&format!("--listen={}", directory.path("socket-%p")));
+    let done = bench(&format!("--listen={}", path(&directory, "socket-%p")));
     assert!(done.status.success(), "{}", err(&done));
     assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 0);
-    let refused = bench(&format!("--listen={}", directory.path("nothing/socket")));
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(err(&refused).contains("no such directory"));
+    let refused = bench(&format!("--listen={}", path(&directory, "nothing/socket")));
+    check_refused(&refused, 2, &["no such directory"]);
     // What is in the way stays.
-    let taken = directory.path("file");
+    let taken = path(&directory, "file");
     fs::write(&taken, "text").unwrap();
     let failed = bench(&format!("--listen={taken}"));
     assert_eq!(failed.status.code(), Some(1));
@@ -149,8 +129,8 @@ fn a_run_that_ends_leaves_no_socket_and_one_that_cannot_listen_is_refused() {
 
 #[test]
 fn a_profile_is_made_of_samples() {
-    let directory = Directory::new("samples");
-    let (samples, to) = (directory.path("samples"), directory.path("out.pb.gz"));
+    let directory = Runtime::new("samples");
+    let (samples, to) = (path(&directory, "samples"), path(&directory, "out.pb.gz"));
     // As a program with an embedded heap writes them; the command's own runs go the same way.
     let spec = Spec {
         scale: 0.05,
@@ -159,7 +139,7 @@ fn a_profile_is_made_of_samples() {
     };
     let report = heapwright_bench::run(&spec);
     assert_eq!(report.why, None);
-    let done = output(&["profile", &samples, &to]);
+    let done = directory.output(&["profile", &samples, &to]);
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(
         done.status.success() && said.contains(" samples"),
@@ -168,11 +148,10 @@ fn a_profile_is_made_of_samples() {
     );
     assert!(fs::read(&to).unwrap().starts_with(&[0x1f, 0x8b]));
     for (from, words) in [("nothing", "No such file"), ("wrong", "wrong: ")] {
-        fs::write(directory.path("wrong"), "no samples at all").unwrap();
+        fs::write(path(&directory, "wrong"), "no samples at all").unwrap();
         let kept = fs::read(&to).unwrap();
-        let refused = output(&["profile", &directory.path(from), &to]);
-        assert_eq!(refused.status.code(), Some(2), "{}", err(&refused));
-        assert!(err(&refused).contains(words), "{}", err(&refused));
+        let refused = directory.output(&["profile", &path(&directory, from), &to]);
+        check_refused(&refused, 2, &[words]);
         assert_eq!(fs::read(&to).unwrap(), kept);
     }
     assert!(Path::new(&samples).exists());

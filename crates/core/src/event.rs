@@ -412,24 +412,6 @@ impl<L: Listener + ?Sized> Listener for Arc<L> {
     }
 }
 
-impl<L: Listener + ?Sized> Listener for Box<L> {
-    fn event(&self, event: Event<'_>) {
-        (**self).event(event);
-    }
-
-    fn wants_details(&self) -> bool {
-        (**self).wants_details()
-    }
-
-    fn wants_map(&self) -> bool {
-        (**self).wants_map()
-    }
-
-    fn fork(&self, step: ForkStep) {
-        (**self).fork(step);
-    }
-}
-
 /// Both hear of everything.
 impl<A: Listener, B: Listener> Listener for (A, B) {
     fn event(&self, event: Event<'_>) {

@@ -9,7 +9,7 @@ use crate::{live, stop};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use heapwright::{Event, Listener, MutatorStop};
-use heapwright_observe::record::{Subject, file_of_process};
+use heapwright_observe::record::{Subject, differs_by_process, file_of_process};
 use heapwright_observe::{Recorder, Sizes};
 use std::os::unix::ffi::OsStringExt;
 
@@ -100,11 +100,7 @@ pub(crate) fn after_fork(heap: &BoehmHeap) {
     }
     // What belongs to the parent is not touched: its thread may have been anywhere.
     RECORDER.store(ptr::null_mut(), Ordering::Release);
-    let own = std::env::var_os(VARIABLE).is_some_and(|v| {
-        let v = v.into_vec();
-        v.windows(2).any(|w| w == b"%p")
-    });
-    if own {
+    if std::env::var_os(VARIABLE).is_some_and(|v| differs_by_process(&v.into_vec())) {
         begin(heap);
     }
 }

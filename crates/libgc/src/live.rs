@@ -9,10 +9,7 @@ use crate::{dump, scavenge};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use heapwright::{Event, HeapMap, Listener};
-use heapwright_observe::live::{History, Server, Source, Using, directory, socket_of};
-use heapwright_observe::record::file_of_process;
-use std::ffi::OsStr;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use heapwright_observe::live::{History, Server, Source, Using, socket_for};
 use std::path::{Path, PathBuf};
 
 pub(crate) const VARIABLE: &str = "HEAPWRIGHT_LISTEN";
@@ -46,11 +43,7 @@ pub(crate) fn event(event: Event<'_>) {
 
 fn path() -> Option<PathBuf> {
     let wanted = std::env::var_os(VARIABLE).filter(|v| !v.is_empty() && v != "0")?;
-    if wanted == "1" {
-        return Some(socket_of(&directory().ok()?, std::process::id()));
-    }
-    let path = file_of_process(&wanted.into_vec())?;
-    Some(PathBuf::from(OsStr::from_bytes(path.to_bytes())))
+    socket_for(&wanted).ok()
 }
 
 /// Opens the socket, if one is wanted. Called once, before the heap is published.

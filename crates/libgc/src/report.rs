@@ -15,10 +15,9 @@ use core::fmt::Write;
 use core::sync::atomic::{AtomicI32, Ordering};
 use heapwright::{Cause, CollectionStats, Event, Listener};
 use heapwright_memory::MappedVec;
-use heapwright_observe::Sink;
 use heapwright_observe::line::{self, Line};
 use heapwright_observe::log::{self, Form, Logger};
-use heapwright_observe::record::file_of_process;
+use heapwright_observe::record::differs_by_process;
 use heapwright_os::{clock, limits, real_port};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
@@ -115,13 +114,7 @@ pub(crate) fn init(option_error: Option<String>) {
 /// What the environment asks for. A file that cannot be opened is given up.
 fn logger() -> Option<Logger> {
     let value = std::env::var_os(LOG_VARIABLE).filter(|v| !v.is_empty())?;
-    let value = value.into_vec();
-    let (form, file) = log::parse(&value);
-    let sink = match file {
-        None => Sink::stderr(),
-        Some(file) => Sink::append(&file_of_process(file)?).ok()?,
-    };
-    Some(Logger::new(form, sink))
+    Logger::open(&value.into_vec()).ok()
 }
 
 fn open_log(path: Vec<u8>) -> c_int {
@@ -182,8 +175,7 @@ pub(crate) fn after_fork() {
         if let Some(pauses) = &mut pauses {
             pauses.clear();
         }
-        let own = std::env::var_os(LOG_VARIABLE)
-            .is_some_and(|v| v.into_vec().windows(2).any(|w| w == b"%p"));
+        let own = std::env::var_os(LOG_VARIABLE).is_some_and(|v| differs_by_process(&v.into_vec()));
         *tally = Tally {
             log: if own { logger() } else { tally.log.take() },
             born_ns: tally.born_ns,

@@ -1,23 +1,20 @@
 //! All instruments of an embedded heap together, as people ask for them: by name, or by the variables that programs on libgc have, too.
 
 use crate::Sizes;
-use crate::dump::{self, Extent, When, dump_heap, dump_heap_from_outside, sizes_if_quiet};
-use crate::live::{History, Listening, Server, Source, Using, directory, socket_of};
+use crate::dump::{self, Extent, When, dump_heap_from_outside, dump_when_full, sizes_if_quiet};
+use crate::live::{History, Listening, Server, Source, Using, socket_for};
 use crate::log::{self, Logger};
 use crate::profile::{self, Profile, Shared};
 use crate::record::{Recorder, Subject, file_of_process};
-use crate::sink::Sink;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
+use heapwright::options::ENV_PREFIX;
 use heapwright::{Event, ForkStep, Heap, HeapMap, Listener, Options, Sampler, Vm};
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// What the environment's variables begin with.
-const PREFIX: &str = "HEAPWRIGHT_";
 
 /// An instrument, for lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +69,9 @@ pub const TABLE: [Instrument; 5] = [
 /// wanted.set("log", format!("gc={}", file.display()).as_ref())?;
 /// let options = Pairs::options("immix")?;
 /// let instruments = Instruments::begin(&wanted, "example", &options)?;
-/// let mut builder = Heap::<Pairs>::builder().options(options).listener(instruments.listener());
+/// let mut builder = Heap::<Pairs>::builder()
+///     .options(options)
+///     .listener(Box::new(instruments.listener()));
 /// if let Some(sampler) = instruments.sampler() {
 ///     builder = builder.sampler(sampler);
 /// }
@@ -166,7 +165,7 @@ impl Wanted {
     pub fn from_env() -> Result<Self, InstrumentError> {
         let mut wanted = Self::default();
         for Instrument { name, .. } in TABLE {
-            let value = std::env::var_os(format!("{PREFIX}{}", name.to_uppercase()));
+            let value = std::env::var_os(format!("{ENV_PREFIX}{}", name.to_uppercase()));
             if let Some(value) = value.filter(|v| !v.is_empty()) {
                 wanted.environment.set(name, &value)?;
             }
@@ -299,14 +298,8 @@ impl Instruments {
         };
         // The first: nothing is written for a heap whose place is another's.
         if let Some(place) = wanted.listen.as_deref().filter(|p| *p != Path::new("0")) {
-            let path = if place == Path::new("1") {
-                let directory =
-                    directory().map_err(|e| InstrumentError::Value("listen", e.to_string()))?;
-                socket_of(&directory, std::process::id())
-            } else {
-                let path = c_path(place).map_err(open("listen", place))?;
-                PathBuf::from(OsStr::from_bytes(path.to_bytes()))
-            };
+            let path = socket_for(place.as_os_str())
+                .map_err(|e| InstrumentError::Value("listen", e.to_string()))?;
             let server = Server::open(&path).map_err(open("listen", &path))?;
             let (plan, workers) = (options.plan.name(), options.most_workers());
             made.ears.live = Some(Arc::new(Live {
@@ -315,16 +308,10 @@ impl Instruments {
             }));
         }
         if let Some(value) = &wanted.log {
-            let (form, file) = log::parse(value.as_bytes());
-            let sink = match file {
-                None => Sink::stderr(),
-                Some(file) => {
-                    let failed = open("log", Path::new(OsStr::from_bytes(file)));
-                    let path = c_path(Path::new(OsStr::from_bytes(file)));
-                    path.and_then(|path| Sink::append(&path)).map_err(failed)?
-                }
-            };
-            made.ears.logger = Some(Arc::new(Logger::new(form, sink)));
+            let file = log::parse(value.as_bytes()).1.unwrap_or_default();
+            let failed = open("log", Path::new(OsStr::from_bytes(file)));
+            let logger = Logger::open(value.as_bytes()).map_err(failed)?;
+            made.ears.logger = Some(Arc::new(logger));
         }
         if let Some(file) = &wanted.record {
             let subject = Subject {
@@ -332,8 +319,11 @@ impl Instruments {
                 plan: options.plan.name(),
                 workers: options.most_workers(),
             };
-            let path = c_path(file).and_then(|path| Recorder::begin(&path, &subject));
-            made.ears.recorder = Some(Arc::new(path.map_err(open("record", file))?));
+            let path = file_of_process(file.as_os_str().as_bytes());
+            let begun = path
+                .ok_or(io::ErrorKind::InvalidInput.into())
+                .and_then(|path| Recorder::begin(&path, &subject));
+            made.ears.recorder = Some(Arc::new(begun.map_err(open("record", file))?));
         }
         if let Some(request) = &wanted.profile {
             let begun = Profile::begin(request, program).map_err(open("profile", &request.file));
@@ -344,8 +334,8 @@ impl Instruments {
 
     /// For [`heapwright::Builder::listener`].
     #[must_use]
-    pub fn listener(&self) -> Box<dyn Listener> {
-        Box::new(self.ears.clone())
+    pub fn listener(&self) -> impl Listener + use<> {
+        self.ears.clone()
     }
 
     /// For [`heapwright::Builder::sampler`], if a profile is wanted.
@@ -369,14 +359,8 @@ impl Instruments {
         }
         self.watches = true;
         if let Some(file) = self.dump.take() {
-            let taken = AtomicBool::new(false);
-            // Another hook that is there already stays.
-            let _ = heap.on_out_of_memory(move |mutator, _| {
-                if !taken.swap(true, Ordering::Relaxed) {
-                    // The allocation fails in any case; there is nobody to tell.
-                    let _ = dump_heap(mutator, &file, Extent::Reachable);
-                }
-            });
+            // What is there already stays.
+            let _ = dump_when_full(heap, file);
         }
         Ok(Watching {
             ears: self.ears.clone(),
@@ -386,10 +370,6 @@ impl Instruments {
             turn: self.turn.take(),
         })
     }
-}
-
-fn c_path(path: &Path) -> io::Result<CString> {
-    file_of_process(path.as_os_str().as_bytes()).ok_or(io::ErrorKind::InvalidInput.into())
 }
 
 impl Listener for Ears {

@@ -1,9 +1,11 @@
 //! The log line: what `HEAPWRIGHT_LOG` may say, and how a collection is written. The grammar is in docs/observing.md.
 
 use crate::line::Line;
+use crate::record::file_of_process;
 use crate::sink::Sink;
 use heapwright::{CollectionStats, Event, Listener};
 use heapwright_os::{clock, limits};
+use std::io;
 
 /// What is written for each collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,6 +140,22 @@ pub struct Logger {
 }
 
 impl Logger {
+    /// As a value of `HEAPWRIGHT_LOG` says: see [`parse`]; `%p` in the file's name is the number of the process.
+    ///
+    /// # Errors
+    /// If the file cannot be opened.
+    pub fn open(value: &[u8]) -> io::Result<Self> {
+        let (form, file) = parse(value);
+        let sink = match file {
+            None => Sink::stderr(),
+            Some(file) => {
+                let path = file_of_process(file).ok_or(io::ErrorKind::InvalidInput)?;
+                Sink::append(&path)?
+            }
+        };
+        Ok(Self::new(form, sink))
+    }
+
     /// Times in the lines are from now on.
     #[must_use]
     pub fn new(form: Form, sink: Sink) -> Self {

@@ -110,6 +110,12 @@ pub fn file_of_process(pattern: &[u8]) -> Option<CString> {
     CString::new(name).ok()
 }
 
+/// Does each process have a file of its own by that name?
+#[must_use]
+pub fn differs_by_process(pattern: &[u8]) -> bool {
+    pattern.windows(2).any(|w| w == b"%p")
+}
+
 impl Recorder {
     /// Begins a recording in a file that is made, or appended to.
     ///

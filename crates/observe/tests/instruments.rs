@@ -24,7 +24,7 @@ fn watched(settings: &[(&str, &Path)]) -> Result<(Heap<Pairs>, Watching<Pairs>),
     let instruments = Instruments::begin(&wanted, "test", &options)?;
     let heap = Heap::<Pairs>::builder()
         .options(options)
-        .listener(instruments.listener())
+        .listener(Box::new(instruments.listener()))
         .build(Pairs)
         .unwrap();
     let watching = instruments.watch(&heap)?;

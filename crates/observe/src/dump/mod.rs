@@ -21,7 +21,8 @@ mod words;
 
 pub use file::{DumpFile, expand};
 pub use objects::{
-    Objects, dump_heap, dump_heap_as, dump_heap_from_outside, sizes_if_quiet, sizes_of,
+    Objects, dump_heap, dump_heap_as, dump_heap_from_outside, dump_when_full, sizes_if_quiet,
+    sizes_of,
 };
 pub use request::{Request, When, WrongRequest};
 pub use words::{Cells, KindName};

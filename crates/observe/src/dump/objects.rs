@@ -3,8 +3,10 @@
 use super::graph::{Graph, reference};
 use super::{DumpError, DumpFile, Extent, Format, Node, RootKind, Source, Written, write};
 use crate::sizes::Sizes;
+use core::sync::atomic::{AtomicBool, Ordering};
 use heapwright::{Frozen, Heap, Living, Mutator, RootOrigin, TypeId, Vm};
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 /// A [`heapwright::Heap`] whose world is stopped: [`heapwright::Mutator::freeze`].
 #[derive(Debug)]
@@ -142,9 +144,18 @@ pub fn dump_heap_as<V: Vm>(
     format: Format,
     extent: Extent,
 ) -> Result<Written, DumpError> {
+    to_file(path, |file| {
+        mutator.freeze(|frozen| write(&mut Objects::new(frozen), extent, format, file))
+    })
+}
+
+/// A file that has its name when it is whole.
+fn to_file(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<Written, DumpError>,
+) -> Result<Written, DumpError> {
     let mut file = DumpFile::create(path)?;
-    let written =
-        mutator.freeze(|frozen| write(&mut Objects::new(frozen), extent, format, file.file()))?;
+    let written = write(file.file())?;
     file.finish()?;
     Ok(written)
 }
@@ -159,10 +170,20 @@ pub fn dump_heap_from_outside<V: Vm>(
     extent: Extent,
 ) -> Result<Written, DumpError> {
     let format = Format::of(path)?;
-    let mut file = DumpFile::create(path)?;
-    let written = heap
-        .freeze(|frozen| write(&mut Objects::new(frozen), extent, format, file.file()))
-        .ok_or(DumpError::InCollection)??;
-    file.finish()?;
-    Ok(written)
+    to_file(path, |file| {
+        heap.freeze(|frozen| write(&mut Objects::new(frozen), extent, format, file))
+            .ok_or(DumpError::InCollection)?
+    })
+}
+
+/// Has the heap dumped when an allocation is about to fail for want of room, the first time: on the thread that asked. A dump that cannot
+/// be written then is not missed. False if the heap has something to do then already, which stays.
+pub fn dump_when_full<V: Vm>(heap: &Heap<V>, path: PathBuf) -> bool {
+    let taken = AtomicBool::new(false);
+    heap.on_out_of_memory(move |mutator, _| {
+        if !taken.swap(true, Ordering::Relaxed) {
+            // The allocation fails in any case; there is nobody to tell.
+            let _ = dump_heap(mutator, &path, Extent::Reachable);
+        }
+    })
 }

@@ -8,7 +8,7 @@ mod place;
 mod server;
 
 pub use history::History;
-pub use place::{NotOurs, check_directory, directories, directory, socket_of};
+pub use place::{NotOurs, check_directory, directories, directory, socket_for, socket_of};
 pub use server::{Descriptors, Listening, Server};
 
 use heapwright::HeapMap;

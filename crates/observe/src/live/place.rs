@@ -1,9 +1,12 @@
 //! Where sockets are: in a directory that is only ours.
 
+use crate::record::file_of_process;
 use rustix::fs::Mode;
 use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -88,6 +91,20 @@ pub fn directory() -> Result<PathBuf, NotOurs> {
 #[must_use]
 pub fn socket_of(directory: &Path, process: u32) -> PathBuf {
     directory.join(format!("{process}.sock"))
+}
+
+/// Where a process listens that is told to as `HEAPWRIGHT_LISTEN` says it: `1` is its place in the directory for sockets, anything else a
+/// path, in which `%p` is its number.
+///
+/// # Errors
+/// As [`directory`], and if the path has a zero byte.
+pub fn socket_for(value: &OsStr) -> Result<PathBuf, NotOurs> {
+    if value == "1" {
+        return Ok(socket_of(&directory()?, std::process::id()));
+    }
+    let path = file_of_process(value.as_bytes());
+    let path = path.map(|p| PathBuf::from(OsString::from_vec(p.into_bytes())));
+    path.ok_or_else(|| NotOurs::System(value.into(), io::ErrorKind::InvalidInput.into()))
 }
 
 /// Is somebody listening there? Else a socket that is there is left from a process that was killed.
